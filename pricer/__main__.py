@@ -1,0 +1,84 @@
+"""python -m pricer "product text": both models' answer in the terminal.
+
+Errors go to standard error; exit code 2 for bad input, 1 for anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from typing import Any
+
+from pricer.distribution import DEFAULT_RULE, RULES
+from pricer.errors import InputError, PricerError
+from pricer.model import PASSES
+from pricer.predictor import Comparison, load_predictor
+from pricer.prompt import clean
+from pricer.settings import PROFILES, Settings
+
+LEVEL = 0.9  # of the interval that is printed
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        text = _read_text(options.text)
+        comparison = compare(text, Settings.from_env(profile=options.profile))
+    except PricerError as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    answer = comparison.to_dict(options.rule, LEVEL)
+    if options.distribution:
+        for which in PASSES:
+            answer[which]["distribution"] = getattr(comparison, which).distribution.probabilities.tolist()
+    print(json.dumps(answer, ensure_ascii=False) if options.json or options.distribution else _table(answer))
+    return 0
+
+
+def compare(text: str, settings: Settings) -> Comparison:
+    """Both passes over one text. Raises InputError for unusable text, SetupError when no model can be loaded."""
+    clean(text, max_chars=settings.limits.text_chars)  # before loading a model for nothing
+    return load_predictor(settings).compare(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pricer", description=__doc__.split("\n")[0])
+    parser.add_argument("text", help="the product's text; - reads it from standard input")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--distribution", action="store_true", help="JSON with the probabilities of $1 to $999 as well"
+    )
+    parser.add_argument("--rule", choices=RULES, default=DEFAULT_RULE, help="how a distribution becomes one price")
+    parser.add_argument("--profile", choices=PROFILES, help="which pair of models; default: PRICER_PROFILE")
+    return parser
+
+
+def _read_text(argument: str) -> str:
+    if argument != "-":
+        return argument
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError("Standard input is not UTF-8 text; convert it first.") from error
+
+
+def _table(answer: dict[str, Any]) -> str:
+    base, tuned = answer["base"], answer["tuned"]
+    rows = [
+        ("", "Base", "Fine-tuned"),
+        (f"Price ({base['rule']})", *(f"${a['price_usd']:,.2f}" for a in (base, tuned))),
+        (f"{LEVEL:.0%} interval", *(f"${a['low_usd']:,.0f} to ${a['high_usd']:,.0f}" for a in (base, tuned))),
+        ("Spelled no price", *(f"{a['unpriced_mass']:.1%}" for a in (base, tuned))),
+        ("Seconds", *(f"{a['seconds']:.2f}" for a in (base, tuned))),
+    ]
+    lines = [f"{name:<20}{left:>16}{right:>16}" for name, left, right in rows]
+    if answer["truncated"]:
+        lines.append("The text was longer than the models read; its end was cut.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

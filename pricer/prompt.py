@@ -1,0 +1,94 @@
+"""The one prompt, used by training, evaluation and the app alike.
+
+Byte for byte the format of the dataset `ed-donner/pricer-data`, so that adapters trained on it
+by others work here:
+
+    How much does this cost to the nearest dollar?
+
+    <product text, cut to a token budget>
+
+    Price is $
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
+
+from pricer.errors import InputError
+
+QUESTION = "How much does this cost to the nearest dollar?"
+TAIL = "Price is $"
+MIN_USD, MAX_USD = 1, 999
+
+# Control characters (but not tab or newline), and surrogates, which no tokenizer can encode.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+# No token is this long on average: cutting here first keeps a pasted book from being tokenised whole.
+_CHARS_PER_TOKEN = 64
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt ready for the model. `kept_chars` counts the product text's characters that the
+    model reads; `truncated` says whether that is less than was given."""
+
+    text: str
+    kept_chars: int
+    truncated: bool
+
+
+def frame(product_text: str, question: str = QUESTION) -> str:
+    """The prompt around a product text that is known to fit."""
+    return f"{question}\n\n{product_text}\n\n{TAIL}"
+
+
+def product_text(prompt: str) -> str:
+    """The product text inside a framed prompt, whatever its question; text without the frame as it is."""
+    body = prompt.rstrip()
+    if not body.endswith(TAIL):
+        return prompt.strip()
+    body = body[: -len(TAIL)].strip()
+    question, blank, rest = body.partition("\n\n")
+    return rest if blank and question.endswith("?") else body
+
+
+def completion(price_usd: float) -> str:
+    """What training teaches the model to write: the price in whole dollars, 1 to 999, and `.00`."""
+    return f"{min(max(round(price_usd), MIN_USD), MAX_USD)}.00"
+
+
+def clean(text: str, *, max_chars: int) -> str:
+    """The text without control characters and outer blanks.
+
+    Raises InputError when nothing is left, or when there are more than `max_chars` characters.
+    """
+    if not isinstance(text, str):
+        raise InputError("The product text must be text; paste a title or a description.")
+    if len(text) > max_chars:
+        raise InputError(
+            f"That is {len(text):,} characters; paste at most {max_chars:,} of one product's text."
+        )
+    text = _UNPRINTABLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+    if all(unicodedata.category(c) == "Cf" or c.isspace() for c in text):  # nothing, or nothing to be seen
+        raise InputError("There is no text yet; paste a product's title or description first.")
+    return text
+
+
+def build_prompt(
+    text: str, tokenizer: Any, *, question: str = QUESTION, max_text_tokens: int = 160
+) -> Prompt:
+    """Frame a cleaned product text, cut from its end to `max_text_tokens` tokens.
+
+    The cut falls on a token's edge and the tail is never cut. `tokenizer` is a fast Hugging Face
+    tokenizer (it must report character offsets).
+    """
+    head = text[: max_text_tokens * _CHARS_PER_TOKEN]
+    offsets = tokenizer(head, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    if len(offsets) > max_text_tokens:
+        # The lesser of the two, because a character of several tokens (an emoji) may straddle the edge.
+        head = head[: min(offsets[max_text_tokens - 1][1], offsets[max_text_tokens][0])]
+    if len(head) < len(text):
+        head = head.rstrip()
+    return Prompt(frame(head, question), kept_chars=len(head), truncated=len(head) < len(text))

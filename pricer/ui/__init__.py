@@ -1,0 +1,54 @@
+"""The page: one file per tab; the only part of the library that knows Gradio."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from pricer.errors import SetupError
+from pricer.predictor import Predictor
+from pricer.settings import Settings
+from pricer.ui import theme  # first: it keeps Gradio from sending statistics  # isort: skip
+
+import gradio as gr  # isort: skip
+
+from pricer.ui import text
+from pricer.ui.chart import plotly_route
+from pricer.ui.compare import build_compare
+
+PAGE_CSS = (Path(__file__).with_name("page.css")).read_text(encoding="utf-8")
+PAGE_JS = (Path(__file__).with_name("page.js")).read_text(encoding="utf-8")
+
+
+def build_demo(predictor: Predictor | None, problem: str, settings: Settings) -> gr.Blocks:
+    """The whole page. Without a predictor it still opens, and says `problem`."""
+    with gr.Blocks(title=text.TITLE, fill_width=False) as demo:
+        gr.HTML(f'<h1>{text.TITLE}</h1><p class="intro">{text.INTRO}</p>', elem_classes="masthead")
+        with gr.Tab(text.COMPARE_TAB, id="compare"):
+            build_compare(predictor, problem, settings)
+        gr.HTML(f'<p class="footer-note">{text.FOOTER}</p>')
+    demo.queue(max_size=settings.limits.queue, default_concurrency_limit=1)
+    return demo
+
+
+def launch(demo: gr.Blocks, settings: Settings, **options: Any) -> Any:
+    """Serve the page where the settings say. Raises SetupError when the port is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise SetupError(
+                f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}): choose another one, "
+                f"for example PORT={settings.port % 65535 + 1}."
+            ) from error
+    look = theme.launch_options()
+    return theme.silence(demo).launch(
+        **look | {"css": look["css"] + PAGE_CSS, "js": PAGE_JS},
+        server_name=settings.host,
+        server_port=settings.port,
+        show_error=True,
+        app_kwargs={"routes": [plotly_route()]},
+        **options,
+    )

@@ -1,0 +1,158 @@
+"""A plotly figure on the page whose clicks and selections reach Python.
+
+`gr.Plot` knows only a change event; this is `gr.HTML` around plotly.js. The library is the file inside the
+`plotly` package, served by the app itself under a name with its version, so that a browser keeps it for good:
+
+    demo.launch(app_kwargs={"routes": [plotly_route()]})
+
+    chart = Chart(figure, description="Error of both models by category")
+    chart.select(on_select, outputs=table)          # on_select(event: ChartEvent)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import plotly
+import plotly.graph_objects as go
+import plotly.io as pio
+from gradio.events import EventListener
+from starlette.responses import FileResponse
+from starlette.routing import Route
+
+from pricer.figures import BASE_COLOUR, TUNED_COLOUR
+
+PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+PLOTLY_PATH = f"plotly-{plotly.__version__}.min.js"
+
+# Nothing in it depends on a prop: gr.HTML would patch the nodes that plotly made when it changed.
+# The label is beside the plot, not around it: what is inside role="img" is no button to a screen reader.
+HTML = """
+<div class="chart">
+  <div class="chart-label" role="img"></div><div class="chart-plot"></div><p class="chart-note"></p>
+</div>
+"""
+CSS = """
+.chart { position: relative; height: {{height}}px; border-radius: var(--radius-md);
+         background: var(--background-fill-secondary); transition: background 0.2s; }
+.chart-drawn { background: none; }
+.chart-plot { height: 100%; }
+.chart-plot .modebar:focus-within { opacity: 1; }
+.chart-label, .chart-note { position: absolute; inset: 0; pointer-events: none; }
+.chart-note { display: grid; place-items: center; margin: 0; padding: 1rem; text-align: center;
+              color: var(--body-text-color-subdued); }
+.chart-drawn .chart-note { display: none; }
+"""
+
+
+def plotly_route() -> Route:
+    """The route that serves plotly.js. Its name carries the version, so a browser need not ask again."""
+
+    def plotly_js(_request) -> FileResponse:
+        headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+        return FileResponse(PLOTLY_JS, media_type="text/javascript", headers=headers)
+
+    return Route(f"/{PLOTLY_PATH}", plotly_js)
+
+
+@dataclass(frozen=True)
+class ChartPoint:
+    """A row of a trace's data. `customdata` is what the figure gave it, as JSON; x and y are the mark's."""
+
+    curve: int
+    index: int | list[int]
+    x: Any = None
+    y: Any = None
+    customdata: Any = None
+
+
+class ChartEvent(gr.EventData):
+    """What was clicked or selected. It comes from the browser: look things up by it, do not trust it."""
+
+    def __init__(self, target: gr.blocks.Block | None, _data: Any):
+        super().__init__(target, _data)
+        self.points = [ChartPoint(**point) for point in (_data or {}).get("points", [])]
+
+    @property
+    def customdata(self) -> list[Any]:
+        return [point.customdata for point in self.points]
+
+
+def _quiet(event: str):
+    """An event of the chart with the settings that every linked view wants.
+
+    Gradio's defaults would drop a selection made while the last one is still being answered, lay a spinner
+    over the outputs, and list the handler among the app's API endpoints.
+    """
+    listener = EventListener(event).listener
+
+    @wraps(listener)
+    def listen(chart: Chart, *args, **kwargs):
+        quiet = {"trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private"}
+        return listener(chart, *args, **(quiet | kwargs))
+
+    return listen
+
+
+class Chart(gr.HTML):
+    """A plotly figure. Handlers may return a figure, None, or `gr.update(value=…, description=…)`.
+
+    Zoom and selection outlive an update as long as the figure's `layout.uirevision` stays the same; it does
+    when the figure sets none. Colours and type that the figure leaves open follow the page, light or dark.
+    Hover text and labels understand a few tags (`<b>`, `<br>`, links): escape text that is not your own.
+
+    Parameters:
+        value: the figure, or a function that makes it when the page opens
+        height: in pixels, kept while the library loads
+        description: what a screen reader says; a figure's own `layout.meta["description"]` goes before it
+        empty: what stands in place of the figure when there is none
+    """
+
+    click = _quiet("click")  # on a mark
+    select = _quiet("select")  # by box or lasso; no points when it holds none
+    deselect = _quiet("deselect")  # by a double click
+
+    def __init__(
+        self,
+        value: go.Figure | Any | None = None,
+        *,
+        height: int = 360,
+        description: str = "",
+        empty: str = "",
+        failed: str = "The chart could not be drawn. Reload the page to try again.",
+        **kwargs: Any,
+    ):
+        self.height = int(height)
+        self.description = description
+        self.empty = empty
+        self.failed = failed
+        super().__init__(
+            value,
+            html_template=HTML,
+            css_template=CSS,
+            js_on_load=Path(__file__).with_suffix(".js").read_text(encoding="utf-8"),
+            apply_default_css=False,
+            height=self.height,
+            description=description,
+            empty=empty,
+            failed=failed,
+            plotly_path=PLOTLY_PATH,
+            colours=[BASE_COLOUR, TUNED_COLOUR],
+            **kwargs,
+        )
+
+    def postprocess(self, value: go.Figure | None) -> str | None:
+        """JSON text: the page parses it as data, and Gradio compares it cheaply. NaN becomes null."""
+        if value is None:
+            return None
+        figure = value.to_dict()
+        figure["layout"].pop("template", None)  # plotly's own, 7 kB; the browser puts the page's there
+        return pio.to_json(figure, validate=False)
+
+    @property
+    def skip_api(self) -> bool:
+        return True  # a figure is of no use to API clients

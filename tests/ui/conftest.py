@@ -1,0 +1,83 @@
+"""A real browser for the page's tests: `url = serve(demo)`, `page = open_page(url)`, then look.
+
+Every page keeps what went wrong with it: `page.errors` (console errors, uncaught exceptions, failed requests)
+and `page.foreign` (requests to any other host).
+"""
+
+import shutil
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's chromium where there is one, else the one that playwright installed."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """`open_page(url, width, height, dark)`: a fresh visitor, who asks for a dark page or a light one."""
+    contexts = []
+
+    def open_page(url, width=1280, height=900, dark=False, before=None):
+        scheme = "dark" if dark else "light"
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
+        )
+        contexts.append(context)
+        context.set_default_timeout(20_000)
+        page = context.new_page()
+        page.errors, page.foreign = [], []
+        host = urlsplit(url).netloc
+        page.on("console", lambda m: page.errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.on("dialog", lambda dialog: (page.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+
+        def on_request(request):
+            parts = urlsplit(request.url)
+            if parts.scheme in ("http", "https", "ws", "wss") and parts.netloc != host:
+                page.foreign.append(request.url)
+
+        page.on("request", on_request)
+        if before:  # for routes and init scripts
+            before(page)
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """`serve(demo, **launch)` starts an app on a free port and returns its address."""
+    demos = []
+
+    def serve(demo, **launch):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        launch = {"quiet": True, "prevent_thread_lock": True, "server_port": port} | launch
+        _, url, _ = demo.launch(**launch)
+        demos.append(demo)
+        return url
+
+    yield serve
+    for demo in demos:
+        demo.close(verbose=False)

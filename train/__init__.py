@@ -1,0 +1,1 @@
+"""Training scripts: prepare, finetune, calibrate, evaluate, compare with baselines, publish."""

@@ -1,0 +1,170 @@
+"""From a seller's raw listing to the product text and price that the models are trained on.
+
+The rules are those of the curation behind `ed-donner/pricer-data`, so that freshly prepared rows look like
+its rows: one line of title, one line of description + features + details, brackets and colons removed,
+boilerplate fields dropped, and no word of seven or more characters that holds a digit (part numbers say
+nothing about a price and cost the most tokens).
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from typing import Any
+
+from pricer.errors import InputError
+from pricer.prompt import TAIL, product_text
+from pricer.prompt import clean as printable
+
+MIN_PRICE_USD, MAX_PRICE_USD = 0.50, 999.49
+# Some four times what any token budget here keeps; the rest of a description is never read.
+MAX_CHARS = 3_000
+PART_NUMBER_CHARS = 7
+
+_AMOUNT = r"(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?"
+_PRICE = re.compile(rf"(?:us)?\s*\$?\s*{_AMOUNT}\s*(?:usd|dollars?)?", re.IGNORECASE)
+_RANGE = re.compile(r"\d\s*(?:-|–|—|to)\s*\$?\s*\d|^\s*(?:from|under|over)\b", re.IGNORECASE)
+_NO_PRICE = ("", "none", "nan", "null", "-", "—", "n/a")
+_PRICED_TAIL = re.compile(re.escape(TAIL) + r"\s*[\d,]+(?:\.\d+)?\s*$")
+
+# Details that say nothing about the product, by how the field's name starts (in lower case).
+_NOISE_FIELDS = (
+    "asin", "batteries included", "batteries required", "best sellers rank", "customer reviews",
+    "date first", "domestic shipping", "international shipping", "is discontinued", "item model number",
+    "item part number", "manufacturer part number", "model number", "part number", "shipping weight",
+    "upc", "ean", "gtin",
+)  # fmt: skip
+# The same fields in a description into which the details were already written. Their value is a date, or
+# ends at the next comma or quote if that is near, or is one word: prose that follows must survive.
+_NOISE_IN_TEXT = re.compile(
+    r"\"?\b(?:ASIN|Batteries (?:Included|Required)\??|Best Sellers Rank|Date First Available"
+    r"|Is Discontinued By Manufacturer|Item model number|(?:Item |Manufacturer )?Part Number|UPC)"
+    r"\"?\s*:\s*\"?(?:[A-Z][a-z]+ \d{1,2}, \d{4}|[^,\"{}\n]{0,60}(?=[,\"}\n]|$)|\S+)\"?,?",
+    re.IGNORECASE,
+)
+_FIELD_PREFIX = re.compile(r"^(?:item|product|package)\s+", re.IGNORECASE)
+_SIZE_PREFIX = re.compile(r"\b(?:Item|Product|Package) (?=Weight\b|Dimensions\b)")
+_MARKUP = re.compile(r"<[a-zA-Z/!][^<>]{0,200}>")
+# "['First.', 'Second.']": a list that was written as Python text.
+_LISTED = re.compile(r"'\s*,\s*'|\[\s*'|'\s*\]")
+_BRACKETS_AND_BLANKS = re.compile(r"[:\[\]\"{}【】\s]+")
+_DIGIT = re.compile(r"\d")
+_COMMAS = re.compile(r"\s*,(?:\s*,)*")
+
+
+def dollars(value: Any) -> float:
+    """An amount in US dollars from a number or text such as "$1,299.00".
+
+    Raises InputError, whose message is the reason that the counts show: no price, a range of prices
+    ("$5 - $9"), or not in dollars.
+    """
+    if isinstance(value, str):
+        if value.strip().lower() in _NO_PRICE:
+            raise InputError("no price")
+        if _RANGE.search(value):
+            raise InputError("a range of prices")
+        match = _PRICE.fullmatch(value.strip())
+        if not match or not (match[1] or match[2]):
+            raise InputError("price is not an amount in dollars")
+        return float((match[1] or "0").replace(",", "") + (match[2] or ""))
+    if isinstance(value, bool) or value is None:
+        raise InputError("no price")
+    try:
+        price_usd = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError("price is not an amount in dollars") from None
+    if math.isnan(price_usd):
+        raise InputError("no price")
+    return price_usd
+
+
+def parse_price(value: Any) -> float:
+    """As `dollars`, within $0.50 to $999.49."""
+    price_usd = dollars(value)
+    if not MIN_PRICE_USD <= price_usd <= MAX_PRICE_USD:
+        raise InputError(f"price outside ${MIN_PRICE_USD:.2f} to ${MAX_PRICE_USD:.2f}")
+    return price_usd
+
+
+def record_text(record: dict[str, Any]) -> str:
+    """The product text of a record: from `prompt` or `text` where set, else from the listing's fields.
+
+    Raises InputError, whose message is the reason to leave the record out, when there is no text.
+    """
+    for name in ("prompt", "text"):
+        ready = record.get(name)
+        if isinstance(ready, str) and ready.strip():
+            return curated_text(ready) if is_framed(ready) else listing_text(*ready.strip().split("\n", 1))
+    return listing_text(*(record.get(name) for name in ("title", "description", "features", "details")))
+
+
+def is_framed(text: str) -> bool:
+    """Whether a text is in the prompt's format, with or without its price."""
+    return _PRICED_TAIL.sub(TAIL, text).rstrip().endswith(TAIL)
+
+
+def curated_text(text: str) -> str:
+    """The product text of a row that is already in the prompt's format; other text as it is."""
+    return _printable(product_text(_PRICED_TAIL.sub(TAIL, text))[:MAX_CHARS])
+
+
+def listing_text(title: Any, description: Any = None, features: Any = None, details: Any = None) -> str:
+    """Title, newline, and description, features and details on one line, scrubbed; at most MAX_CHARS.
+
+    Description and features are text or lists of text; details are a mapping or its JSON.
+    """
+    body = "\n".join(part for part in (_joined(description), _joined(features), _listed(details)) if part)
+    text = f"{scrub(_joined(title)[:MAX_CHARS])}\n{scrub(body[: 2 * MAX_CHARS])}"
+    return _printable(text.strip()[:MAX_CHARS])
+
+
+def scrub(text: str) -> str:
+    """One line without markup, brackets, colons, boilerplate fields and part numbers."""
+    text = _MARKUP.sub(" ", html.unescape(text))
+    if ":" in text:
+        text = _NOISE_IN_TEXT.sub(" ", text)
+    text = _BRACKETS_AND_BLANKS.sub(" ", _LISTED.sub(" ", text))
+    words = (word for word in _SIZE_PREFIX.sub("", text).split(" ") if not _is_part_number(word))
+    return _COMMAS.sub(",", " ".join(words)).strip(" ,")
+
+
+def plain(value: Any) -> str:
+    """A label (category, source) as text that any file can hold; "" for none."""
+    return _joined(value).encode("utf-8", "ignore").decode().strip()
+
+
+def _printable(text: str) -> str:
+    try:
+        return printable(text, max_chars=len(text))
+    except InputError:
+        raise InputError("no text") from None
+
+
+def _is_part_number(word: str) -> bool:
+    return len(word) >= PART_NUMBER_CHARS and bool(not word.isalpha() and _DIGIT.search(word))
+
+
+def _joined(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, list | tuple):
+        return "\n".join(map(_joined, value))
+    return str(value)
+
+
+def _listed(details: Any) -> str:
+    if isinstance(details, str):
+        try:
+            details = json.loads(details)
+        except (ValueError, RecursionError):
+            return details
+    if not isinstance(details, dict):
+        return _joined(details)
+    kept = (
+        f"{_FIELD_PREFIX.sub('', name)} {_joined(value)}"
+        for name, value in details.items()
+        if value not in (None, "") and not name.lower().lstrip().startswith(_NOISE_FIELDS)
+    )
+    return ", ".join(kept)

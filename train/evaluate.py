@@ -1,0 +1,206 @@
+"""Score any pair of models on any items file, and write one evaluation run per model.
+
+    python -m train.evaluate --items ../shared/data/pricer_test.parquet --out out/runs [--profile embedded]
+        [--passes base tuned] [--rule log-mean] [--protocol distribution|published] [--limit N]
+
+The items file has columns `prompt` or `text`, and `price` (and `index`, `category` where known). Killed and
+started again, it goes on behind the last finished item. `--protocol published` does what the seed did: greedy
+decoding, the first number in the text, 0 if there is none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from pricer.distribution import DEFAULT_RULE, RULES
+from pricer.errors import InputError, PricerError
+from pricer.metrics import Summary, summarise
+from pricer.model import PASSES, choose_device, choose_precision, load_pair
+from pricer.predictor import Predictor
+from pricer.prompt import Prompt
+from pricer.runs import Run, RunInfo, save_run
+from pricer.settings import PROFILES, ModelRef, Settings
+from train.data import load_rows
+
+LEVEL = 0.9
+CHUNK = 256  # items prepared at once, so that memory does not grow with the file
+MAX_GUESS_USD = 1e6  # what a run's table takes; greedy base models write longer numbers
+
+
+def first_number(text: str) -> float:
+    """The published protocol's reading of a model's text: its first number, 0 if there is none."""
+    found = re.search(r"\d+\.?\d*", text.replace("$", "").replace(",", ""))
+    return min(float(found.group()), MAX_GUESS_USD) if found else 0.0
+
+
+def score_by_distribution(predictor: Predictor, prompts: Sequence[Prompt], which: str, rule: str) -> Iterator[dict]:
+    for indices, predictions in predictor.predict_batches(prompts, which):
+        for i, prediction in zip(indices, predictions, strict=True):
+            distribution = prediction.distribution
+            low, high = distribution.interval(LEVEL)
+            yield {
+                "row": i,
+                "guess_usd": round(float(distribution.point(rule)), 2),
+                "low_usd": float(low),
+                "high_usd": float(high),
+                "unpriced_mass": float(distribution.unpriced_mass),
+                "seconds": prediction.seconds,
+                "probabilities": distribution,
+            }
+
+
+def score_as_published(predictor: Predictor, prompts: Sequence[Prompt], which: str, rule: str) -> Iterator[dict]:
+    for i, prompt in enumerate(prompts):
+        written = predictor.greedy_text(prompt, which)
+        yield {"row": i, "guess_usd": first_number(written), "unparsed": not re.search(r"\d", written)}
+
+
+PROTOCOLS = {"distribution": score_by_distribution, "published": score_as_published}
+
+
+class Progress:
+    """Finished items in a file beside the run, one JSON line each; a line torn by a kill is dropped.
+
+    The first line says what is being scored; a file about something else is begun anew."""
+
+    def __init__(self, path: Path, about: dict):
+        self.path, self.done = path, {}
+        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+        whole = [line for line in lines[:-1] if line]  # what follows the last newline was torn
+        if whole and json.loads(whole[0]) == about:
+            self.done = {record["index"]: record for record in map(json.loads, whole[1:])}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = [json.dumps(about), *map(json.dumps, self.done.values())]
+        path.write_text("\n".join(header) + "\n", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+
+    def add(self, record: dict) -> None:
+        self.done[record["index"]] = record
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def finish(self) -> None:
+        self._file.close()
+        self.path.unlink()
+
+
+def evaluate(
+    predictor: Predictor, items: pd.DataFrame, which: str, *, rule: str, protocol: str, progress: Progress
+) -> pd.DataFrame:
+    """The run's table: one row per item, by index. Items that `progress` holds are not scored again."""
+    todo = items[~items["index"].isin(progress.done)]
+    with tqdm(total=len(items), initial=len(items) - len(todo), desc=which, unit=" items", mininterval=1) as bar:
+        for start in range(0, len(todo), CHUNK):
+            chunk = todo.iloc[start : start + CHUNK]
+            prompts = [predictor.prepare(text) for text in chunk["text"]]
+            for record in PROTOCOLS[protocol](predictor, prompts, which, rule):
+                item = chunk.iloc[record.pop("row")]
+                distribution = record.pop("probabilities", None)
+                if distribution is not None:
+                    record["crps_usd"] = float(distribution.crps(item["price"]))
+                progress.add({"index": int(item["index"]), **record})
+                bar.update()
+    table = pd.DataFrame([progress.done[index] for index in items["index"]])
+    return table.sort_values("index", ignore_index=True)
+
+
+def run_info(settings: Settings, name: str, which: str, rule: str, protocol: str, precision: str) -> RunInfo:
+    tuned = which == "tuned"
+    folder = settings.adapter.is_folder
+    return RunInfo(
+        name=name,
+        label=f"{settings.label} {'fine-tuned' if tuned else 'base'}" + (", as published" if protocol == "published" else ""),
+        kind=which,
+        base_model=settings.base.name,
+        base_revision=settings.base.revision,
+        adapter=(Path(settings.adapter.name).name if folder else settings.adapter.name) if tuned else None,
+        adapter_revision=settings.adapter.revision if tuned else None,
+        rule=rule if protocol == "distribution" else "greedy",
+        precision=precision,
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        date=date.today(),
+        origin=f"python -m train.evaluate --profile {settings.profile} --passes {which} --rule {rule} --protocol {protocol}",
+    )
+
+
+def format_summary(label: str, summary: Summary) -> str:
+    """One line of figures with 95 % bootstrap intervals."""
+    parts = [f"{label}: {summary.items:,} items"]
+    named = [("error $", "error_usd", 2), ("RMSLE", "rmsle", 3), ("hits %", "hits_pct", 1), ("median error $", "median_error_usd", 2)]
+    named += [("90 % coverage %", "coverage_pct", 1), ("width $", "width_usd", 0), ("CRPS $", "crps_usd", 2)]
+    for words, field, digits in named:
+        if (e := getattr(summary, field)) is not None:
+            parts.append(f"{words} {e.value:.{digits}f} [{e.low:.{digits}f}, {e.high:.{digits}f}]")
+    return "; ".join(parts)
+
+
+def summarise_run(table: pd.DataFrame, price_usd: np.ndarray) -> Summary:
+    columns = {name: table[name].to_numpy() for name in ("low_usd", "high_usd", "crps_usd", "unparsed") if name in table}
+    return summarise(price_usd, table["guess_usd"].to_numpy(), **columns)
+
+
+def load_scored_items(path: str, limit: int) -> pd.DataFrame:
+    items = load_rows(path)
+    if "index" not in items:
+        items["index"] = np.arange(len(items))
+    return items.head(limit) if limit else items
+
+
+def main(argv: list[str] | None = None) -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__.split("\n")[0])
+    parser.add_argument("--items", required=True, help="csv, parquet or jsonl with prompt or text, and price")
+    parser.add_argument("--out", required=True, help="folder for the runs")
+    parser.add_argument("--profile", choices=PROFILES, help="default: PRICER_PROFILE, or embedded")
+    parser.add_argument("--adapter", help="another adapter than the profile's")
+    parser.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES))
+    parser.add_argument("--rule", choices=RULES, default=DEFAULT_RULE)
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="distribution")
+    parser.add_argument("--limit", type=int, default=0, help="score the first N items only")
+    parser.add_argument("--name", help="the runs are called NAME-base and NAME-tuned; default: the profile")
+    options = parser.parse_args(argv)
+    try:
+        settings = Settings.from_env(profile=options.profile)
+        if options.adapter:
+            settings = replace(settings, adapter=ModelRef.parse(options.adapter))
+        items = load_scored_items(options.items, options.limit)
+        predictor = Predictor(load_pair(settings), settings.limits)
+        precision = choose_precision(settings, choose_device(settings))
+        for which in options.passes:
+            name = f"{options.name or settings.profile}-{which}"
+            about = {
+                "items": hashlib.sha256(items["text"].str.cat(sep="\0").encode()).hexdigest(),
+                "models": [str(settings.base), str(settings.adapter)],
+                "how": [which, options.rule, options.protocol],
+            }
+            progress = Progress(Path(options.out) / f".{name}.progress.jsonl", about)
+            table = evaluate(
+                predictor, items, which, rule=options.rule, protocol=options.protocol, progress=progress
+            )
+            info = run_info(settings, name, which, options.rule, options.protocol, precision)
+            save_run(options.out, Run(info, table))
+            progress.finish()
+            price = items.sort_values("index")["price"].to_numpy(float)
+            print(format_summary(info.label, summarise_run(table, price)))
+    except PricerError as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
