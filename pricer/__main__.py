@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--distribution", action="store_true", help="JSON with the probabilities of $1 to $999 as well"
     )
-    parser.add_argument("--rule", choices=RULES, default=DEFAULT_RULE, help="how a distribution becomes one price")
+    parser.add_argument(
+        "--rule", choices=RULES, default=DEFAULT_RULE, help="how a distribution becomes one price"
+    )
     parser.add_argument("--profile", choices=PROFILES, help="which pair of models; default: PRICER_PROFILE")
     return parser
 

@@ -11,15 +11,15 @@ import numpy as np
 import plotly.graph_objects as go
 
 from pricer.distribution import PriceDistribution
-from pricer.lattice import PRICES
 
 # 3:1 or better on the light and on the dark page; apart in hue (which all common colour blindness leaves
 # apart) and in lightness (so in print too).
 BASE_COLOUR = "#64748b"
 TUNED_COLOUR = "#d97706"
+ACTUAL_COLOUR = "#dc2626"
 COLOURS = {"base": BASE_COLOUR, "tuned": TUNED_COLOUR}
 
-LOG_TICKS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 999]
+LOG_TICKS = [1, 3, 10, 30, 100, 300, 999]
 LINEAR_TICKS = [0, 200, 400, 600, 800, 999]
 
 
@@ -81,23 +81,31 @@ def price_distribution(
     figure.add_vrect(x0=low - 0.5, x1=high + 0.5, fillcolor=colour, opacity=0.10, line_width=0)
     figure.add_vline(x=price_usd, line={"color": colour, "width": 2.5})
     if actual_usd is not None:
-        figure.add_vline(
-            x=min(max(actual_usd, 1), 999),
-            line={"color": "#dc2626", "width": 1.5, "dash": "dash"},
-            annotation={"text": "actual", "font": {"size": 11}, "yanchor": "bottom"},
-            annotation_position="top",
+        x = min(max(actual_usd, 1), 999)
+        figure.add_vline(x=x, line={"color": ACTUAL_COLOUR, "width": 1.5, "dash": "dash"})
+        figure.add_annotation(  # on a log axis an annotation, unlike a line, is placed by the logarithm
+            x=np.log10(x) if log_axis else x,
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            text="actual",
+            font={"size": 11},
+            showarrow=False,
         )
     figure.update_xaxes(
         type="log" if log_axis else "linear",
         range=[np.log10(0.9), np.log10(1050)] if log_axis else [0, 1000],
         tickvals=LOG_TICKS if log_axis else LINEAR_TICKS,
         ticktext=[f"${tick}" for tick in (LOG_TICKS if log_axis else LINEAR_TICKS)],
+        tickangle=0,
+        tickfont={"size": 11},
+        automargin=False,
         fixedrange=True,
         showgrid=False,
     )
     figure.update_yaxes(visible=False, range=[0, height * 1.08 or 1], fixedrange=True)
     figure.update_layout(
-        margin={"l": 8, "r": 8, "t": 18, "b": 28},
+        margin={"l": 14, "r": 14, "t": 18, "b": 24},
         showlegend=False,
         dragmode=False,
         hovermode="x",

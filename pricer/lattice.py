@@ -62,8 +62,8 @@ class PriceLattice:
 
         # Number nodes, breadth first, then a comma node under each complete price.
         node_of: dict[tuple[int, ...], int] = {(): ROOT}
-        for path in sorted({path[:k] for path in paths for k in range(1, len(path) + 1)}, key=len):
-            node_of[path] = len(node_of)
+        for prefix in sorted({path[:k] for path in paths for k in range(1, len(path) + 1)}, key=len):
+            node_of[prefix] = len(node_of)
         keys = list(node_of)
         self.price_node = np.array([node_of[path] for path in paths])  # (999,)
         comma_of = {}
@@ -171,7 +171,9 @@ class Growth:
             stops = lattice.is_stop[node] & (lattice.depth[node] == depth)
             evaluated, left_out = known & stops, ~known & stops
             mass = (reach * evaluated).sum(axis=1, keepdims=True)
-            share = np.divide((ends * evaluated).sum(axis=1, keepdims=True), mass, out=np.ones_like(mass), where=mass > 0)
+            share = np.divide(
+                (ends * evaluated).sum(axis=1, keepdims=True), mass, out=np.ones_like(mass), where=mass > 0
+            )
             ends = np.where(left_out, reach * share, ends)
         return np.clip(ends, 0.0, 1.0)
 

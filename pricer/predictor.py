@@ -32,7 +32,6 @@ class Prediction:
     distribution: PriceDistribution
     seconds: float
 
-
     def to_dict(self, rule: str = DEFAULT_RULE, level: float = 0.9) -> dict[str, Any]:
         """Plain values, prices in USD: price_usd by `rule`, the `level` interval, all rules, and more."""
         low, high = self.distribution.interval(level)

@@ -29,8 +29,8 @@ from tqdm import tqdm
 from pricer.distribution import DEFAULT_RULE, RULES
 from pricer.errors import InputError, PricerError
 from pricer.metrics import Summary, summarise
-from pricer.model import PASSES, choose_device, choose_precision, load_pair
-from pricer.predictor import Predictor
+from pricer.model import PASSES, choose_device, choose_precision
+from pricer.predictor import Predictor, load_predictor
 from pricer.prompt import Prompt
 from pricer.runs import Run, RunInfo, save_run
 from pricer.settings import PROFILES, ModelRef, Settings
@@ -47,7 +47,9 @@ def first_number(text: str) -> float:
     return min(float(found.group()), MAX_GUESS_USD) if found else 0.0
 
 
-def score_by_distribution(predictor: Predictor, prompts: Sequence[Prompt], which: str, rule: str) -> Iterator[dict]:
+def score_by_distribution(
+    predictor: Predictor, prompts: Sequence[Prompt], which: str, rule: str
+) -> Iterator[dict]:
     for indices, predictions in predictor.predict_batches(prompts, which):
         for i, prediction in zip(indices, predictions, strict=True):
             distribution = prediction.distribution
@@ -63,7 +65,9 @@ def score_by_distribution(predictor: Predictor, prompts: Sequence[Prompt], which
             }
 
 
-def score_as_published(predictor: Predictor, prompts: Sequence[Prompt], which: str, rule: str) -> Iterator[dict]:
+def score_as_published(
+    predictor: Predictor, prompts: Sequence[Prompt], which: str, rule: str
+) -> Iterator[dict]:
     for i, prompt in enumerate(prompts):
         written = predictor.greedy_text(prompt, which)
         yield {"row": i, "guess_usd": first_number(written), "unparsed": not re.search(r"\d", written)}
@@ -103,7 +107,9 @@ def evaluate(
 ) -> pd.DataFrame:
     """The run's table: one row per item, by index. Items that `progress` holds are not scored again."""
     todo = items[~items["index"].isin(progress.done)]
-    with tqdm(total=len(items), initial=len(items) - len(todo), desc=which, unit=" items", mininterval=1) as bar:
+    with tqdm(
+        total=len(items), initial=len(items) - len(todo), desc=which, unit=" items", mininterval=1
+    ) as bar:
         for start in range(0, len(todo), CHUNK):
             chunk = todo.iloc[start : start + CHUNK]
             prompts = [predictor.prepare(text) for text in chunk["text"]]
@@ -123,7 +129,8 @@ def run_info(settings: Settings, name: str, which: str, rule: str, protocol: str
     folder = settings.adapter.is_folder
     return RunInfo(
         name=name,
-        label=f"{settings.label} {'fine-tuned' if tuned else 'base'}" + (", as published" if protocol == "published" else ""),
+        label=f"{settings.label} {'fine-tuned' if tuned else 'base'}"
+        + (", as published" if protocol == "published" else ""),
         kind=which,
         base_model=settings.base.name,
         base_revision=settings.base.revision,
@@ -140,7 +147,12 @@ def run_info(settings: Settings, name: str, which: str, rule: str, protocol: str
 def format_summary(label: str, summary: Summary) -> str:
     """One line of figures with 95 % bootstrap intervals."""
     parts = [f"{label}: {summary.items:,} items"]
-    named = [("error $", "error_usd", 2), ("RMSLE", "rmsle", 3), ("hits %", "hits_pct", 1), ("median error $", "median_error_usd", 2)]
+    named = [
+        ("error $", "error_usd", 2),
+        ("RMSLE", "rmsle", 3),
+        ("hits %", "hits_pct", 1),
+        ("median error $", "median_error_usd", 2),
+    ]
     named += [("90 % coverage %", "coverage_pct", 1), ("width $", "width_usd", 0), ("CRPS $", "crps_usd", 2)]
     for words, field, digits in named:
         if (e := getattr(summary, field)) is not None:
@@ -149,7 +161,11 @@ def format_summary(label: str, summary: Summary) -> str:
 
 
 def summarise_run(table: pd.DataFrame, price_usd: np.ndarray) -> Summary:
-    columns = {name: table[name].to_numpy() for name in ("low_usd", "high_usd", "crps_usd", "unparsed") if name in table}
+    columns = {
+        name: table[name].to_numpy()
+        for name in ("low_usd", "high_usd", "crps_usd", "unparsed")
+        if name in table
+    }
     return summarise(price_usd, table["guess_usd"].to_numpy(), **columns)
 
 
@@ -178,7 +194,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.adapter:
             settings = replace(settings, adapter=ModelRef.parse(options.adapter))
         items = load_scored_items(options.items, options.limit)
-        predictor = Predictor(load_pair(settings), settings.limits)
+        predictor = load_predictor(settings)
         precision = choose_precision(settings, choose_device(settings))
         for which in options.passes:
             name = f"{options.name or settings.profile}-{which}"

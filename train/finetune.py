@@ -168,7 +168,9 @@ def prepared_data(recipe: Recipe, seed: int) -> Path:
                 options = Options(str(folder), validation=recipe.validation_rows, calibration=0, seed=seed)
                 prepare([recipe.data], options)
     if not (folder / "train.parquet").is_file():
-        raise InputError(f"There is no training data at {recipe.data}: name a file, or a folder made by train.prepare.")
+        raise InputError(
+            f"There is no training data at {recipe.data}: name a file, or a folder made by train.prepare."
+        )
     return folder
 
 

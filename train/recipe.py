@@ -26,7 +26,9 @@ class Recipe:
 
     base_model: str = field(metadata={"help": "Hub id or folder of the base Llama, optional @revision."})
     data: str = field(
-        metadata={"help": "A folder made by train.prepare, or a file that it reads: then it is prepared first."}
+        metadata={
+            "help": "A folder made by train.prepare, or a file that it reads: then it is prepared first."
+        }
     )
     output: str = field(metadata={"help": "Folder for the adapter; checkpoints go to <output>/checkpoints."})
     validation_rows: int = field(

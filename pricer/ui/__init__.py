@@ -9,13 +9,14 @@ from typing import Any
 from pricer.errors import SetupError
 from pricer.predictor import Predictor
 from pricer.settings import Settings
+
 from pricer.ui import theme  # first: it keeps Gradio from sending statistics  # isort: skip
 
 import gradio as gr  # isort: skip
 
 from pricer.ui import text
 from pricer.ui.chart import plotly_route
-from pricer.ui.compare import build_compare
+from pricer.ui.compare import add_api, build_compare
 
 PAGE_CSS = (Path(__file__).with_name("page.css")).read_text(encoding="utf-8")
 PAGE_JS = (Path(__file__).with_name("page.js")).read_text(encoding="utf-8")
@@ -27,7 +28,8 @@ def build_demo(predictor: Predictor | None, problem: str, settings: Settings) ->
         gr.HTML(f'<h1>{text.TITLE}</h1><p class="intro">{text.INTRO}</p>', elem_classes="masthead")
         with gr.Tab(text.COMPARE_TAB, id="compare"):
             build_compare(predictor, problem, settings)
-        gr.HTML(f'<p class="footer-note">{text.FOOTER}</p>')
+        add_api(predictor, problem)
+        gr.HTML(f'<p class="footer-note">{text.FOOTER}</p>', elem_classes="footer")
     demo.queue(max_size=settings.limits.queue, default_concurrency_limit=1)
     return demo
 

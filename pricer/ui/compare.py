@@ -86,7 +86,7 @@ def build_compare(predictor: Predictor | None, problem: str, settings: Settings)
         with gr.Row(elem_classes="examples"):
             gr.HTML(f"<span>{text.EXAMPLES}</span>", elem_classes="hint")
             chips = [gr.Button(e["label"], size="sm", elem_classes="chip") for e in examples]
-        notice = gr.HTML(elem_id="notice")
+        notice = gr.HTML(elem_id="notice", elem_classes="hide-when-empty")
 
         outputs: dict[str, gr.components.Component] = {}
         with gr.Row(elem_classes="cards", equal_height=True):
@@ -97,11 +97,15 @@ def build_compare(predictor: Predictor | None, problem: str, settings: Settings)
                     outputs[f"chart_{which}"] = Chart(figure, height=CHART_HEIGHT, elem_id=f"chart-{which}")
                     outputs[f"foot_{which}"] = gr.HTML(shown[f"foot_{which}"], elem_id=f"foot-{which}")
         outputs["verdict"] = gr.Markdown(shown["verdict"], elem_id="verdict")
-        outputs["cut"] = gr.HTML(shown["cut"])
+        outputs["cut"] = gr.HTML(shown["cut"], elem_id="cut", elem_classes="hide-when-empty")
 
         with gr.Row(elem_classes="reading"):
-            actual = gr.Number(
-                label=text.ACTUAL_LABEL, placeholder=text.ACTUAL_PLACEHOLDER, minimum=0.01, elem_id="actual", min_width=200
+            actual = gr.Textbox(
+                label=text.ACTUAL_LABEL,
+                placeholder=text.ACTUAL_PLACEHOLDER,
+                max_lines=1,
+                elem_id="actual",
+                min_width=200,
             )
             rule = gr.Radio(
                 [(text.RULES[name][0], name) for name in text.RULES],
@@ -111,58 +115,81 @@ def build_compare(predictor: Predictor | None, problem: str, settings: Settings)
                 elem_id="rule",
                 scale=3,
             )
-            axis = gr.Radio(list(text.AXES), value=next(iter(text.AXES)), label=text.AXIS_LABEL, elem_id="axis", min_width=200)
+            axis = gr.Radio(
+                list(text.AXES),
+                value=next(iter(text.AXES)),
+                label=text.AXIS_LABEL,
+                elem_id="axis",
+                min_width=200,
+            )
         raw = gr.Button(text.RAW_BUTTON, size="sm", elem_id="raw", interactive=predictor is not None)
 
     state = gr.State(first)
     view_inputs = [rule, axis, actual]
     targets = [outputs[name] for name in _OUTPUTS]
+    heads = [outputs[f"head_{which}"] for which in PASSES]
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    uses_model = {
-        "api_visibility": "private",
-        "concurrency_id": "model",
-        "show_progress": "minimal",
-        "show_progress_on": [notice],
-    }
+    at_once = quiet | {"queue": False}  # answered beside the queue: the model is not needed
+    in_line = quiet | {"concurrency_id": "model"}
 
-    def on_predict(product_text: str, *view_values):
-        view = _view(*view_values)
+    def show(answer: Answer | None, *view_values) -> list:
+        """[notice, *targets]: what the page shows of an answer; a bad actual price is said and left out."""
+        try:
+            view, complaint = read_view(*view_values), ""
+        except InputError as error:
+            view, complaint = read_view(*view_values[:2], ""), _sentence(error)
+        return [complaint, *render(answer, view, settings.label)]
+
+    def on_start():
+        return ["", *[_head(which, settings.label, _waiting(text.IN_LINE)) for which in PASSES]]
+
+    def on_predict(product_text: str, answer: Answer | None, *view_values):
         try:
             for answer in predict_all(predictor, product_text):
-                yield [answer, "", *render(answer, view, settings.label)]
+                yield [answer, *show(answer, *view_values)]
         except InputError as error:
-            yield [gr.skip(), _sentence(error), *[gr.skip()] * len(targets)]
+            yield [answer, _sentence(error), *show(answer, *view_values)[1:]]
 
-    def on_view(answer: Answer | None, *view_values):
-        return render(answer, _view(*view_values), settings.label)
+    def on_raw(answer: Answer | None, *view_values):
+        if answer:
+            raw_texts = {which: predictor.greedy_text(answer.prompt, which) for which in PASSES}
+            answer = replace(answer, raw=raw_texts)
+        return [answer, *show(answer, *view_values)]
 
     def on_rule(name: str):
         return gr.update(info=text.RULES[name][1])
 
-    def on_raw(answer: Answer | None, *view_values):
-        if answer is None:
-            raise InputError
-        raw_texts = {which: predictor.greedy_text(answer.prompt, which) for which in PASSES}
-        answer = replace(answer, raw=raw_texts)
-        return [answer, *render(answer, _view(*view_values), settings.label)]
+    def predict_after(event) -> None:
+        """Say at once that the request is in line, then predict; if that fails, show the last answer again."""
+        event.then(on_start, None, [notice, *heads], **at_once).then(
+            on_predict, [product, state, *view_inputs], [state, notice, *targets], **in_line
+        ).failure(lambda *shown: show(*shown)[1:], [state, *view_inputs], targets, **at_once)
 
-    if predictor:
-        gr.on(
-            [go.click, product.submit],
-            on_predict,
-            [product, *view_inputs],
-            [state, notice, *targets],
-            trigger_mode="once",
-            **uses_model,
-        )
-        raw.click(on_raw, [state, *view_inputs], [state, *targets], **uses_model)
     for chip, example in zip(chips, examples, strict=True):
-        filled = chip.click(lambda example=example: example["text"], None, product, queue=False, **quiet)
+        filled = chip.click(lambda example=example: example["text"], None, product, **at_once)
         if predictor:
-            filled.then(on_predict, [product, *view_inputs], [state, notice, *targets], **uses_model)
+            predict_after(filled)
+    if predictor:
+        predict_after(gr.on([go.click, product.submit], None, None, None, api_visibility="private"))
+        raw.click(on_raw, [state, *view_inputs], [state, notice, *targets], **in_line)
     for control in view_inputs:
-        control.change(on_view, [state, *view_inputs], targets, trigger_mode="always_last", queue=False, **quiet)
-    rule.change(on_rule, rule, rule, queue=False, **quiet)
+        control.change(show, [state, *view_inputs], [notice, *targets], trigger_mode="always_last", **at_once)
+    rule.change(on_rule, rule, rule, **at_once)
+
+
+def add_api(predictor: Predictor | None, problem: str) -> None:
+    """The one endpoint for programs: `/predict`, the same answer as `python -m pricer --json`."""
+
+    def predict(product_text: str, rule: str = DEFAULT_RULE) -> dict:
+        """Price a product's text with both models; `rule` is one of log-mean, median, mean, mode, best-hit, top-3."""
+        if predictor is None:
+            raise gr.Error(problem, print_exception=False)
+        try:
+            return predictor.compare(product_text).to_dict(rule, LEVEL)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    gr.api(predict, api_name="predict", concurrency_id="model")
 
 
 # --- rendering: an answer and a view to what the page's parts show --------------------------------
@@ -182,8 +209,9 @@ def render(answer: Answer | None, view: View, label: str) -> list:
         else:
             waiting = text.EMPTY_CARD
             if answer:
-                waiting = text.READING_TUNED if "base" in predictions else text.WAITING[which]
-            parts += [_head(which, label, f'<p class="waiting">{waiting}</p>'), None, ""]
+                its_turn = which == "base" or "base" in predictions
+                waiting = text.READING[which] if its_turn else text.NEXT
+            parts += [_head(which, label, _waiting(waiting)), None, ""]
     verdict = _verdict(predictions, view) if len(predictions) == len(PASSES) else ""
     cut = ""
     if answer and answer.prompt.truncated:
@@ -200,7 +228,7 @@ def _card(which: str, prediction: Prediction, answer: Answer, view: View, label:
     body = (
         f'<p class="price">{_usd(price)}</p>'
         f'<p class="interval"><span>{interval}</span> <b>${low:,.0f} to ${high:,.0f}</b> '
-        f'{_term(text.NOT_CALIBRATED, text.INTERVAL_HELP.format(level=LEVEL))}</p>'
+        f"{_term(text.NOT_CALIBRATED, text.INTERVAL_HELP.format(level=LEVEL))}</p>"
     )
     if view.actual_usd:
         body += _outcome(price, view.actual_usd)
@@ -230,6 +258,10 @@ def _head(which: str, label: str, body: str) -> str:
     return f'<header><h3>{text.NAMES[which]}</h3><span class="subtitle">{subtitle}</span></header>{body}'
 
 
+def _waiting(words: str) -> str:
+    return f'<p class="waiting">{words}</p>'
+
+
 def _outcome(guess_usd: float, actual_usd: float) -> str:
     kind = str(outcome([actual_usd], [guess_usd])[0])
     sign, name, meaning = text.OUTCOMES[kind]
@@ -240,7 +272,11 @@ def _outcome(guess_usd: float, actual_usd: float) -> str:
 
 def _verdict(predictions: dict[str, Prediction], view: View) -> str:
     price = {w: float(p.distribution.point(view.rule)) for w, p in predictions.items()}
-    width = {w: float(high - low) + 1 for w, p in predictions.items() for low, high in [p.distribution.interval(LEVEL)]}
+    width = {
+        w: float(high - low) + 1
+        for w, p in predictions.items()
+        for low, high in [p.distribution.interval(LEVEL)]
+    }
     change = price["tuned"] / price["base"] - 1
     if abs(change) < 0.02:
         sentence = text.SAME.format(tuned=_usd(price["tuned"])).removesuffix(".")
@@ -267,8 +303,18 @@ def _verdict(predictions: dict[str, Prediction], view: View) -> str:
     return sentence.replace("$", "&#36;")  # a dollar sign would start a formula
 
 
-def _view(rule: str, axis: str, actual: float | None) -> View:
-    return View(rule, text.AXES[axis], float(actual) if actual and actual > 0 else None)
+def read_view(rule: str, axis: str, actual: str) -> View:
+    """What the controls say. Raises InputError when the actual price is no price."""
+    written = (actual or "").strip().replace("$", "").replace(",", "")
+    if not written:
+        return View(rule, text.AXES[axis])
+    try:
+        actual_usd = float(written)
+    except ValueError:
+        actual_usd = 0.0
+    if not 0 < actual_usd < 1e9:
+        raise InputError(text.ACTUAL_BAD)
+    return View(rule, text.AXES[axis], actual_usd)
 
 
 def _usd(price: float) -> str:

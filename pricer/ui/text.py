@@ -10,15 +10,18 @@ INTRO = (
 COMPARE_TAB = "Compare"
 
 TEXT_LABEL = "Product text"
-TEXT_PLACEHOLDER = "For example: Wireless over-ear headphones with noise cancelling, 30-hour battery, USB-C, foldable …"
+TEXT_PLACEHOLDER = (
+    "For example: Wireless over-ear headphones with noise cancelling, 30-hour battery, USB-C, foldable …"
+)
 PREDICT = "Predict both prices"
 PREDICT_HINT = "Ctrl + Enter does the same."
 EXAMPLES = "Or try one of these"
 
 NAMES = {"base": "Base", "tuned": "Fine-tuned"}
 SUBTITLES = {"base": "{label} as published", "tuned": "{label} + LoRA adapter"}
-WAITING = {"base": "The base model is reading …", "tuned": "Waiting for its turn …"}
-READING_TUNED = "The fine-tuned model is reading …"
+READING = {"base": "The base model is reading …", "tuned": "The fine-tuned model is reading …"}
+NEXT = "Its turn is next …"
+IN_LINE = "Waiting in line …"
 EMPTY_CARD = "No answer yet."
 
 INTERVAL = "{level:.0%} interval"
@@ -40,7 +43,7 @@ CHART_TITLE = "Probability of each price"
 SETTINGS = "How to read the answer"
 ACTUAL_LABEL = "Actual price ($), if you know it"
 ACTUAL_PLACEHOLDER = "e.g. 129.99"
-ACTUAL_BAD = "The actual price must be a number above 0, such as 129.99."
+ACTUAL_BAD = "The actual price must be a number of dollars above 0, such as 129.99."
 RULE_LABEL = "Point rule"
 AXIS_LABEL = "Price axis"
 AXES = {"Logarithmic": True, "Linear": False}
@@ -62,7 +65,9 @@ OFF_BY = "off by ${off:,.2f} ({share:.0%})"
 
 RAW_BUTTON = "Show what each model would write"
 RAW_LABEL = "Greedy decoding writes"
-RAW_HELP = "The text that the model would write behind “Price is $” if it always took its likeliest next token."
+RAW_HELP = (
+    "The text that the model would write behind “Price is $” if it always took its likeliest next token."
+)
 RAW_NOTHING = "(nothing)"
 
 CUT = "The text was cut: the models read its first {kept:,} of {given:,} characters."
