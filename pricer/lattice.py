@@ -81,9 +81,10 @@ class PriceLattice:
         inner = np.zeros(nodes, bool)
         inner[self.parent[1 : len(node_of)]] = True
         self.is_stop = ~inner
-        # Worth evaluating along with the prompt, before anything is known: a digit tokenizer's nine first digits.
-        first = np.flatnonzero((self.parent == ROOT) & inner)
-        self.first = first if len(first) <= 16 else first[:0]
+        # Worth evaluating along with the prompt, before anything is known: of a digit tokenizer the nodes of
+        # $1 to $99, since one longer forward pass costs less than another one.
+        first = np.flatnonzero(inner)[1:]
+        self.first = first if len(first) <= 128 else first[:0]
 
         # The same tree as edges sorted by parent (compressed rows), for vectorised updates.
         order = np.argsort(self.parent[1:], kind="stable") + 1
@@ -100,15 +101,16 @@ class Growth:
 
     Round 0 is the prompt's end (the root) and the lattice's `first` nodes; each further round takes the
     nodes whose parents are known by then. Of these, the ones with the least probability are left out
-    while together they hold at most `tolerance`; they count as the end of their number. Of the nodes
-    that only refine a stop (900 of $100..$999 with a digit tokenizer, all prices with Llama 3) a round takes the
-    `max_stops` likeliest; the others are taken to stop as often as those did on average. On the
-    embedded base, the harder case, that keeps every price within 1e-3 of the exact answer, and a
-    tuned model stops all but always. `tolerance=0, max_stops=None` is exact.
+    while together they hold at most `tolerance`, and count as the end of their number. A node that
+    only refines a stop (900 of $100..$999 with a digit tokenizer, all prices with Llama 3) concerns one
+    price: it is left out when it alone holds at most `tolerance`, or is not among the `max_stops`
+    likeliest of its round, and is then taken to do as the evaluated ones did on average. On the
+    embedded base, the harder case, that keeps every price within 1e-3 of the exact answer, and a tuned
+    model stops all but always. `tolerance=0, max_stops=None` is exact.
     """
 
     def __init__(
-        self, lattice: PriceLattice, batch: int, *, tolerance: float = 5e-4, max_stops: int | None = 32
+        self, lattice: PriceLattice, batch: int, *, tolerance: float = 5e-4, max_stops: int | None = 48
     ):
         self.lattice, self.tolerance, self.max_stops = lattice, tolerance, max_stops
         shape = (batch, len(lattice))
@@ -128,9 +130,9 @@ class Growth:
         order = np.argsort(-mass, axis=1, kind="stable")
         mass = np.take_along_axis(mass, order, axis=1)
         from_here_on = np.cumsum(mass[:, ::-1], axis=1)[:, ::-1]  # what is lost by stopping before this one
-        wanted = (mass > 0) & (from_here_on > self.tolerance)
+        stops = self.lattice.is_stop[nodes][order]
+        wanted = (mass > 0) & (np.where(stops, mass, from_here_on) > self.tolerance)
         if self.max_stops is not None:
-            stops = self.lattice.is_stop[nodes][order]
             wanted &= ~stops | (np.cumsum(stops, axis=1) <= self.max_stops)
         self.settled |= open_
         # Wanted ones to the left, likeliest first; the rest of a row is padding.
@@ -166,16 +168,23 @@ class Growth:
         ends = reach * (1 - self.goes_on[:, node])
         if lattice.comma is not None:
             comma = lattice.comma_node[node]
-            ends -= self.reach[:, comma] * self.goes_on[:, comma]
-        for depth in np.unique(lattice.depth[node]):  # stops left out: as often as the evaluated ones as deep
+            thousands = self.reach[:, comma] * self.goes_on[:, comma]
+            ends -= _as_the_evaluated(thousands, self.reach[:, comma], self.known[:, comma])
+        for depth in np.unique(lattice.depth[node]):
             stops = lattice.is_stop[node] & (lattice.depth[node] == depth)
-            evaluated, left_out = known & stops, ~known & stops
-            mass = (reach * evaluated).sum(axis=1, keepdims=True)
-            share = np.divide(
-                (ends * evaluated).sum(axis=1, keepdims=True), mass, out=np.ones_like(mass), where=mass > 0
-            )
-            ends = np.where(left_out, reach * share, ends)
+            ends[:, stops] = _as_the_evaluated(ends[:, stops], reach[:, stops], known[:, stops], default=1.0)
         return np.clip(ends, 0.0, 1.0)
+
+
+def _as_the_evaluated(
+    part: np.ndarray, mass: np.ndarray, known: np.ndarray, default: float = 0.0
+) -> np.ndarray:
+    """`part` (batch, nodes) of `mass` where it is known, elsewhere the same share of the mass as on
+    average where it is known; `default` where nothing is."""
+    whole = (mass * known).sum(axis=1, keepdims=True)
+    share = np.full_like(whole, default)
+    np.divide((part * known).sum(axis=1, keepdims=True), whole, out=share, where=whole > 0)
+    return np.where(known, part, mass * share)
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

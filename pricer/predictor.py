@@ -74,7 +74,7 @@ class Predictor:
         limits: Limits | None = None,
         *,
         tolerance: float = 5e-4,
-        max_stops: int | None = 32,
+        max_stops: int | None = 48,
     ):
         self.pair, self.limits = pair, limits or Limits()
         self.tolerance, self.max_stops = tolerance, max_stops

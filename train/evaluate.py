@@ -85,11 +85,13 @@ class Progress:
         self.path, self.done = path, {}
         lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
         whole = [line for line in lines[:-1] if line]  # what follows the last newline was torn
-        if whole and json.loads(whole[0]) == about:
+        if whole and whole[0] == json.dumps(about):
             self.done = {record["index"]: record for record in map(json.loads, whole[1:])}
         path.parent.mkdir(parents=True, exist_ok=True)
         header = [json.dumps(about), *map(json.dumps, self.done.values())]
-        path.write_text("\n".join(header) + "\n", encoding="utf-8")
+        aside = path.with_suffix(".tmp")  # so that a kill at this moment loses nothing
+        aside.write_text("\n".join(header) + "\n", encoding="utf-8")
+        aside.replace(path)
         self._file = path.open("a", encoding="utf-8")
 
     def add(self, record: dict) -> None:

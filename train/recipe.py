@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import yaml
 from trl import SFTConfig, TrlParser
 
 from pricer.errors import InputError
@@ -84,7 +85,7 @@ def load_recipe(argv: list[str] | None = None) -> tuple[Recipe, SFTConfig]:
     parser = TrlParser((Recipe, SFTConfig))
     try:
         recipe, config = parser.parse_args_and_config(["--config", *argv])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise InputError(f"{argv[0]} cannot be used: {str(error).splitlines()[0]}") from error
     config.output_dir = str(Path(recipe.output) / "checkpoints")
     return recipe, config

@@ -45,12 +45,15 @@ def launch(demo: gr.Blocks, settings: Settings, **options: Any) -> Any:
                 f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}): choose another one, "
                 f"for example PORT={settings.port % 65535 + 1}."
             ) from error
+    address = {"server_name": settings.host, "server_port": settings.port}
+    return theme.silence(demo).launch(**page_options(), **address, show_error=True, **options)
+
+
+def page_options() -> dict[str, Any]:
+    """What `launch` needs to serve the page: looks, the page's script, and the chart library's address."""
     look = theme.launch_options()
-    return theme.silence(demo).launch(
-        **look | {"css": look["css"] + PAGE_CSS, "js": PAGE_JS},
-        server_name=settings.host,
-        server_port=settings.port,
-        show_error=True,
-        app_kwargs={"routes": [plotly_route()]},
-        **options,
-    )
+    return look | {
+        "css": look["css"] + PAGE_CSS,
+        "js": PAGE_JS,
+        "app_kwargs": {"routes": [plotly_route()]},
+    }

@@ -1,0 +1,123 @@
+"""`python -m pricer`, in this process, on a tiny random Llama."""
+
+import io
+import json
+import math
+import sys
+
+import pytest
+
+from pricer.__main__ import main
+
+TEXT = "Cordless drill with two batteries"
+FIELDS = {"price_usd", "low_usd", "high_usd", "rule", "rules", "unpriced_mass", "seconds"}
+
+
+@pytest.fixture(autouse=True)
+def tiny(tiny_model_folder, monkeypatch):
+    monkeypatch.setenv("PRICER_BASE_MODEL", str(tiny_model_folder / "base"))
+    monkeypatch.setenv("PRICER_ADAPTER", str(tiny_model_folder / "adapter"))
+    monkeypatch.setenv("PRICER_DEVICE", "cpu")
+    monkeypatch.delenv("PRICER_PROFILE", raising=False)
+
+
+def answer(capsys, *arguments):
+    assert main(list(arguments)) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def sentence(capsys):
+    """What stands on standard error, which must be one line; nothing stands on standard output."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    return lines[0]
+
+
+def test_table(capsys):
+    assert main([TEXT]) == 0
+    lines = capsys.readouterr().out.rstrip("\n").split("\n")
+    assert lines[0].split() == ["Base", "Fine-tuned"]
+    assert lines[1].startswith("Price (log-mean)") and lines[1].count("$") == 2
+    assert len(lines) == 5
+
+
+def test_json(capsys, tiny_predictor):
+    got = answer(capsys, TEXT, "--json", "--rule", "median")
+    assert set(got) == {"truncated", "base", "tuned"}
+    expected = tiny_predictor.compare(TEXT).to_dict("median")
+    for which in ("base", "tuned"):
+        assert set(got[which]) == FIELDS
+        assert got[which]["rule"] == "median"
+        assert got[which]["rules"] == expected[which]["rules"]
+        assert got[which]["price_usd"] == got[which]["rules"]["median"]
+
+
+def test_distribution(capsys):
+    got = answer(capsys, TEXT, "--distribution")
+    for which in ("base", "tuned"):
+        probabilities = got[which]["distribution"]
+        assert len(probabilities) == 999
+        assert min(probabilities) >= 0
+        assert math.isclose(sum(probabilities) + got[which]["unpriced_mass"], 1, abs_tol=1e-4)
+
+
+def test_reads_standard_input(capsys, monkeypatch):
+    direct = answer(capsys, TEXT, "--json")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
+    piped = answer(capsys, "-", "--json")
+    assert piped["base"]["rules"] == direct["base"]["rules"]
+    assert piped["tuned"]["rules"] == direct["tuned"]["rules"]
+
+
+def test_standard_input_must_be_utf8(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9 \xff")))
+    assert main(["-"]) == 2
+    assert "UTF-8" in sentence(capsys)
+
+
+@pytest.mark.parametrize("blank", ["", " \n ", "\x00\x1b", "\u200b\u200e"])
+def test_blank_text(capsys, blank):
+    assert main([blank]) == 2
+    assert "no text yet" in sentence(capsys)
+
+
+def test_unknown_profile(capsys, monkeypatch):
+    monkeypatch.setenv("PRICER_PROFILE", "llama-900b")
+    assert main([TEXT]) == 1
+    assert "PRICER_PROFILE" in sentence(capsys)
+
+
+def test_missing_adapter(capsys, monkeypatch):
+    monkeypatch.setenv("PRICER_ADAPTER", "/nowhere/adapter")
+    assert main([TEXT]) == 1
+    line = sentence(capsys)
+    assert "/nowhere/adapter" in line and "PRICER_ADAPTER" in line
+
+
+def test_long_text_is_truncated(capsys):
+    assert answer(capsys, "word " * 100, "--json")["truncated"] is True
+    assert answer(capsys, TEXT, "--json")["truncated"] is False
+    assert main(["word " * 100]) == 0
+    assert "its end was cut" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "🎧🔋👩‍👩‍👧",
+        "סוללה ‏חזקה‎ بطارية",
+        "drill\x00\x07\x1b[31m red",
+        "a" * 200_000,
+        "129 99 1,299",
+        "\ud800 half a pair",
+    ],
+    ids=["emoji", "right-to-left", "control", "200000", "numbers", "surrogate"],
+)
+def test_hostile_text_gets_a_result(capsys, text):
+    got = answer(capsys, text, "--json")
+    for which in ("base", "tuned"):
+        assert 1 <= got[which]["price_usd"] <= 999
+        assert got[which]["low_usd"] <= got[which]["high_usd"]
