@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 
-from pricer.errors import PricerError, SetupError
+from pricer.errors import SetupError
+from pricer.predictor import load_predictor
 from pricer.settings import Settings
-from pricer.ui import build_demo, launch
+from pricer.ui import build_demo, check_port, launch
 
 
 def main() -> int:
@@ -17,21 +18,20 @@ def main() -> int:
         problem = ""
     except SetupError as error:  # a wrong variable: open the page all the same, and say so on it
         settings, problem = Settings.from_env({}), str(error)
+    try:
+        check_port(settings)
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
     predictor = None
     if not problem:
         try:
-            from pricer.predictor import load_predictor
-
             predictor = load_predictor(settings)
         except SetupError as error:
             problem = str(error)
     if problem:
         print(problem, file=sys.stderr)
-    try:
-        launch(build_demo(predictor, problem, settings), settings)
-    except PricerError as error:
-        print(error, file=sys.stderr)
-        return 1
+    launch(build_demo(predictor, problem, settings), settings)
     return 0
 
 

@@ -1,6 +1,6 @@
 """How long the page's answer takes: both models over one text of about 200 tokens, on this machine.
 
-    python -m bench.latency [--repeats 20] [--profile embedded]
+python -m bench.latency [--repeats 20] [--profile embedded]
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def main() -> None:
     memory = psutil.Process().memory_info().rss / 1e9
     print(f"prompt of {tokens} tokens; loading {loading:.1f} s; resident memory {memory:.2f} GB")
     for name, seconds in {**each, "both": both}.items():
-        print(f"{name:<6} median {median(seconds):.2f} s   best {min(seconds):.2f} s   worst {max(seconds):.2f} s")
+        print(
+            f"{name:<6} median {median(seconds):.2f} s   best {min(seconds):.2f} s   worst {max(seconds):.2f} s"
+        )
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ def build_demo(predictor: Predictor | None, problem: str, settings: Settings) ->
     return demo
 
 
-def launch(demo: gr.Blocks, settings: Settings, **options: Any) -> Any:
-    """Serve the page where the settings say. Raises SetupError when the port is taken."""
+def check_port(settings: Settings) -> None:
+    """Raise SetupError when the port is taken: before the models are loaded, not after."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -45,6 +45,10 @@ def launch(demo: gr.Blocks, settings: Settings, **options: Any) -> Any:
                 f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}): choose another one, "
                 f"for example PORT={settings.port % 65535 + 1}."
             ) from error
+
+
+def launch(demo: gr.Blocks, settings: Settings, **options: Any) -> Any:
+    """Serve the page where the settings say."""
     address = {"server_name": settings.host, "server_port": settings.port}
     return theme.silence(demo).launch(**page_options(), **address, show_error=True, **options)
 

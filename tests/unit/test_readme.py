@@ -1,0 +1,78 @@
+"""What README promises exists: its commands, files and the Space's front matter."""
+
+import importlib.util
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FRONT_MATTER = yaml.safe_load(README.split("---")[1])
+COMMANDS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
+
+
+def test_front_matter_is_a_spaces():
+    assert FRONT_MATTER["sdk"] == "gradio"
+    assert (ROOT / FRONT_MATTER["app_file"]).is_file()
+    assert FRONT_MATTER["sdk_version"] == version("gradio")
+    assert FRONT_MATTER["python_version"] in ("3.10", "3.12")  # what ZeroGPU has
+    assert FRONT_MATTER["colorFrom"] in (colours := "red yellow green blue indigo purple pink gray".split())
+    assert FRONT_MATTER["colorTo"] in colours
+    assert len(FRONT_MATTER["short_description"]) <= 60
+    assert (ROOT / "LICENSE").is_file()
+
+
+@pytest.mark.parametrize("module", sorted(set(re.findall(r"python -m ([a-z_.]+)", README)) - {"venv"}))
+def test_every_module_named_can_be_run(module):
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    if spec.submodule_search_locations:
+        assert importlib.util.find_spec(f"{module}.__main__") is not None
+
+
+def test_every_file_named_exists():
+    named = re.findall(r"(?:^|[\s`(])((?:pricer|train|tests|bench|docs)/[\w./-]+)", README)
+    named += re.findall(r"-[rc] (\S+\.txt)", COMMANDS) + re.findall(r"python (\S+\.py)", COMMANDS)
+    assert len(named) >= 8
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert not missing
+
+
+def test_every_make_target_named_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^(?:\w+=\S+ )*make (\w+)", COMMANDS, re.MULTILINE))
+    assert targets == {"app", "test"}
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_every_variable_named_is_read():
+    settings = (ROOT / "pricer" / "settings.py").read_text(encoding="utf-8")
+    for variable in set(re.findall(r"\bPRICER_[A-Z_]+\b", README)):
+        assert f'"{variable}"' in settings, variable
+
+
+def test_requirements_name_the_whole_stack_and_constraints_pin_it():
+    stack = "gradio transformers peft bitsandbytes trl datasets torch plotly pandas".split()
+    requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    for package in stack:
+        assert re.search(rf"^{package}>=", requirements, re.MULTILINE), package
+        assert re.search(rf"^{package}==", constraints, re.MULTILINE), package
+
+
+def test_figures_in_readme_are_those_of_the_runs():
+    from pricer import metrics
+    from pricer.runs import RUNS_FOLDER, join_items, load_items, load_run
+
+    items = load_items()
+    for name in ("embedded-base", "embedded-tuned"):
+        run = load_run(RUNS_FOLDER / name)
+        table = join_items(run, items)
+        summary = metrics.summarise(table["price_usd"], table["guess_usd"])
+        row = next(line for line in README.splitlines() if line.startswith("|") and f"| {run.info.rule} |" in line)
+        for estimate, digits in ((summary.error_usd, 2), (summary.rmsle, 3), (summary.hits_pct, 1)):
+            assert f"{estimate.value:.{digits}f}" in row
+            assert f"[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]" in row
