@@ -15,7 +15,7 @@ from pricer.predictor import load_predictor
 from pricer.settings import PROFILES, Settings
 
 # Made of sentences that say nothing of price; cut to the token budget like any long text.
-TEXT = "Sturdy folding workbench with clamps and a measuring scale, holds up to 350 pounds. " * 11
+TEXT = "Sturdy folding workbench with clamps and a measuring scale, holds up to 350 pounds. " * 9
 
 
 def main() -> None:
