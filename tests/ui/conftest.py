@@ -40,7 +40,7 @@ def open_page(browser):
             viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
         )
         contexts.append(context)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         page = context.new_page()
         page.errors, page.foreign = [], []
         host = urlsplit(url).netloc
