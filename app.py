@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 from pricer.errors import SetupError
@@ -10,17 +11,20 @@ from pricer.predictor import load_predictor
 from pricer.settings import Settings
 from pricer.ui import build_demo, check_port, launch
 
+ADDRESS = ("HOST", "PORT", "GRADIO_SERVER_PORT", "SPACE_ID")
+
 
 def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    problem = ""
     try:
         settings = Settings.from_env()
-        problem = ""
-    except SetupError as error:  # a wrong variable: open the page all the same, and say so on it
-        settings, problem = Settings.from_env({}), str(error)
+    except SetupError as error:  # a wrong variable: open the page all the same, where it was to open
+        settings, problem = None, str(error)
     try:
+        settings = settings or Settings.from_env({k: os.environ[k] for k in ADDRESS if k in os.environ})
         check_port(settings)
-    except SetupError as error:
+    except SetupError as error:  # nowhere to open it
         print(error, file=sys.stderr)
         return 1
     predictor = None

@@ -11,14 +11,12 @@ import logging
 import sys
 from typing import Any
 
-from pricer.distribution import DEFAULT_RULE, RULES
+from pricer.distribution import DEFAULT_RULE, INTERVAL_LEVEL, RULES
 from pricer.errors import InputError, PricerError
 from pricer.model import PASSES
 from pricer.predictor import Comparison, load_predictor
 from pricer.prompt import clean
 from pricer.settings import PROFILES, Settings
-
-LEVEL = 0.9  # of the interval that is printed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     except PricerError as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
-    answer = comparison.to_dict(options.rule, LEVEL)
+    answer = comparison.to_dict(options.rule)
     if options.distribution:
         for which in PASSES:
             answer[which]["distribution"] = getattr(comparison, which).distribution.probabilities.tolist()
@@ -72,7 +70,10 @@ def _table(answer: dict[str, Any]) -> str:
     rows = [
         ("", "Base", "Fine-tuned"),
         (f"Price ({base['rule']})", *(f"${a['price_usd']:,.2f}" for a in (base, tuned))),
-        (f"{LEVEL:.0%} interval", *(f"${a['low_usd']:,.0f} to ${a['high_usd']:,.0f}" for a in (base, tuned))),
+        (
+            f"{INTERVAL_LEVEL:.0%} interval",
+            *(f"${a['low_usd']:,.0f} to ${a['high_usd']:,.0f}" for a in (base, tuned)),
+        ),
         ("Spelled no price", *(f"{a['unpriced_mass']:.1%}" for a in (base, tuned))),
         ("Seconds", *(f"{a['seconds']:.2f}" for a in (base, tuned))),
     ]

@@ -23,6 +23,7 @@ from pricer.lattice import PRICES
 HIT_USD, HIT_SHARE = 40.0, 0.20  # a guess is a hit within $40 or within 20 % of the price
 RULES = ("log-mean", "median", "mean", "mode", "best-hit", "top-3")
 DEFAULT_RULE = "log-mean"
+INTERVAL_LEVEL = 0.9  # of the interval that the page, the command line and the runs show
 
 
 class PriceDistribution:
@@ -89,7 +90,7 @@ class PriceDistribution:
         reached = self.cdf >= min(max(level, 1e-12), 1 - 1e-12)
         return PRICES[np.where(reached.any(axis=-1), reached.argmax(axis=-1), len(PRICES) - 1)].astype(float)
 
-    def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+    def interval(self, level: float = INTERVAL_LEVEL) -> tuple[np.ndarray, np.ndarray]:
         """The central interval: as much probability below as above. Not calibrated."""
         return self.quantile((1 - level) / 2), self.quantile((1 + level) / 2)
 

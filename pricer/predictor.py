@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache, LlamaForCausalLM
 
-from pricer.distribution import DEFAULT_RULE, PriceDistribution
+from pricer.distribution import DEFAULT_RULE, INTERVAL_LEVEL, PriceDistribution
 from pricer.lattice import ROOT, Growth, PriceLattice
 from pricer.model import PASSES, LlamaPair, load_pair
 from pricer.prompt import Prompt, build_prompt, clean
@@ -32,9 +32,9 @@ class Prediction:
     distribution: PriceDistribution
     seconds: float
 
-    def to_dict(self, rule: str = DEFAULT_RULE, level: float = 0.9) -> dict[str, Any]:
-        """Plain values, prices in USD: price_usd by `rule`, the `level` interval, all rules, and more."""
-        low, high = self.distribution.interval(level)
+    def to_dict(self, rule: str = DEFAULT_RULE) -> dict[str, Any]:
+        """Plain values, prices in USD: price_usd by `rule`, the 90 % interval, all rules, and more."""
+        low, high = self.distribution.interval(INTERVAL_LEVEL)
         return {
             "price_usd": round(float(self.distribution.point(rule)), 2),
             "low_usd": float(low),
@@ -54,11 +54,11 @@ class Comparison:
     base: Prediction
     tuned: Prediction
 
-    def to_dict(self, rule: str = DEFAULT_RULE, level: float = 0.9) -> dict[str, Any]:
+    def to_dict(self, rule: str = DEFAULT_RULE) -> dict[str, Any]:
         return {
             "truncated": self.prompt.truncated,
-            "base": self.base.to_dict(rule, level),
-            "tuned": self.tuned.to_dict(rule, level),
+            "base": self.base.to_dict(rule),
+            "tuned": self.tuned.to_dict(rule),
         }
 
 

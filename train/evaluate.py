@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from pricer.distribution import DEFAULT_RULE, RULES
+from pricer.distribution import DEFAULT_RULE, INTERVAL_LEVEL, RULES
 from pricer.errors import InputError, PricerError
 from pricer.metrics import Summary, summarise
 from pricer.model import PASSES, choose_device, choose_precision
@@ -36,7 +36,6 @@ from pricer.runs import Run, RunInfo, save_run
 from pricer.settings import PROFILES, ModelRef, Settings
 from train.data import load_rows
 
-LEVEL = 0.9
 CHUNK = 256  # items prepared at once, so that memory does not grow with the file
 MAX_GUESS_USD = 1e6  # what a run's table takes; greedy base models write longer numbers
 
@@ -53,7 +52,7 @@ def score_by_distribution(
     for indices, predictions in predictor.predict_batches(prompts, which):
         for i, prediction in zip(indices, predictions, strict=True):
             distribution = prediction.distribution
-            low, high = distribution.interval(LEVEL)
+            low, high = distribution.interval(INTERVAL_LEVEL)
             yield {
                 "row": i,
                 "guess_usd": round(float(distribution.point(rule)), 2),

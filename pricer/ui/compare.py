@@ -9,7 +9,7 @@ from html import escape
 
 import gradio as gr
 
-from pricer.distribution import DEFAULT_RULE
+from pricer.distribution import DEFAULT_RULE, INTERVAL_LEVEL
 from pricer.errors import InputError, PricerError
 from pricer.figures import distribution_height, price_distribution
 from pricer.metrics import outcome
@@ -20,7 +20,6 @@ from pricer.settings import ASSETS, Settings
 from pricer.ui import text
 from pricer.ui.chart import Chart
 
-LEVEL = 0.9  # of the interval on the cards
 CHART_HEIGHT = 190  # pixels
 
 
@@ -185,7 +184,7 @@ def add_api(predictor: Predictor | None, problem: str) -> None:
         if predictor is None:
             raise gr.Error(problem, print_exception=False)
         try:
-            return predictor.compare(product_text).to_dict(rule, LEVEL)
+            return predictor.compare(product_text).to_dict(rule)
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
@@ -223,12 +222,12 @@ def render(answer: Answer | None, view: View, label: str) -> list:
 def _card(which: str, prediction: Prediction, answer: Answer, view: View, label: str, height: float) -> list:
     distribution = prediction.distribution
     price = float(distribution.point(view.rule))
-    low, high = (float(bound) for bound in distribution.interval(LEVEL))
-    interval = text.INTERVAL.format(level=LEVEL)
+    low, high = (float(bound) for bound in distribution.interval(INTERVAL_LEVEL))
+    interval = text.INTERVAL.format(level=INTERVAL_LEVEL)
     body = (
         f'<p class="price">{_usd(price)}</p>'
         f'<p class="interval"><span>{interval}</span> <b>${low:,.0f} to ${high:,.0f}</b> '
-        f"{_term(text.NOT_CALIBRATED, text.INTERVAL_HELP.format(level=LEVEL))}</p>"
+        f"{_term(text.NOT_CALIBRATED, text.INTERVAL_HELP.format(level=INTERVAL_LEVEL))}</p>"
     )
     if view.actual_usd:
         body += _outcome(price, view.actual_usd)
@@ -275,7 +274,7 @@ def _verdict(predictions: dict[str, Prediction], view: View) -> str:
     width = {
         w: float(high - low) + 1
         for w, p in predictions.items()
-        for low, high in [p.distribution.interval(LEVEL)]
+        for low, high in [p.distribution.interval(INTERVAL_LEVEL)]
     }
     change = price["tuned"] / price["base"] - 1
     if abs(change) < 0.02:

@@ -38,9 +38,7 @@ UNPRICED_HELP = (
 SECONDS = "{seconds:.1f} s"
 SECONDS_HELP = "Time this model took to read the text and to spread its probability over all 999 prices."
 CHART_DESCRIPTION = "{name} model: probability of each price, most between ${low:,.0f} and ${high:,.0f}"
-CHART_TITLE = "Probability of each price"
 
-SETTINGS = "How to read the answer"
 ACTUAL_LABEL = "Actual price ($), if you know it"
 ACTUAL_PLACEHOLDER = "e.g. 129.99"
 ACTUAL_BAD = "The actual price must be a number of dollars above 0, such as 129.99."
