@@ -11,7 +11,7 @@ import logging
 import sys
 from typing import Any
 
-from pricer.distribution import DEFAULT_RULE, INTERVAL_LEVEL, RULES
+from pricer.distribution import INTERVAL_LEVEL, RULES
 from pricer.errors import InputError, PricerError
 from pricer.model import PASSES
 from pricer.predictor import Comparison, load_predictor
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         "--distribution", action="store_true", help="JSON with the probabilities of $1 to $999 as well"
     )
     parser.add_argument(
-        "--rule", choices=RULES, default=DEFAULT_RULE, help="how a distribution becomes one price"
+        "--rule", choices=RULES, help="how a distribution becomes one price; default: the adapter's"
     )
     parser.add_argument("--profile", choices=PROFILES, help="which pair of models; default: PRICER_PROFILE")
     return parser
@@ -74,6 +74,7 @@ def _table(answer: dict[str, Any]) -> str:
             f"{INTERVAL_LEVEL:.0%} interval",
             *(f"${a['low_usd']:,.0f} to ${a['high_usd']:,.0f}" for a in (base, tuned)),
         ),
+        ("Calibrated", *("yes" if a["calibrated"] else "no" for a in (base, tuned))),
         ("Spelled no price", *(f"{a['unpriced_mass']:.1%}" for a in (base, tuned))),
         ("Seconds", *(f"{a['seconds']:.2f}" for a in (base, tuned))),
     ]

@@ -84,10 +84,11 @@ class PriceDistribution:
     def points(self) -> dict[str, np.ndarray]:
         return {rule: self.point(rule) for rule in RULES}
 
-    def quantile(self, level: float) -> np.ndarray:
-        """The least whole-dollar price whose cumulative probability reaches `level` (0 to 1)."""
+    def quantile(self, level: float | np.ndarray) -> np.ndarray:
+        """The least whole-dollar price whose cumulative probability reaches `level` (0 to 1): one for all texts,
+        or one for each (...)."""
         # The last sum of a long float addition may fall just short of 1.
-        reached = self.cdf >= min(max(level, 1e-12), 1 - 1e-12)
+        reached = self.cdf >= np.clip(level, 1e-12, 1 - 1e-12)[..., None]
         return PRICES[np.where(reached.any(axis=-1), reached.argmax(axis=-1), len(PRICES) - 1)].astype(float)
 
     def interval(self, level: float = INTERVAL_LEVEL) -> tuple[np.ndarray, np.ndarray]:

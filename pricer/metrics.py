@@ -80,9 +80,14 @@ def outcome(price_usd: ArrayLike, guess_usd: ArrayLike) -> NDArray[np.str_]:
     """
     price, guess = _checked(price_usd, guess_usd)
     away_usd = np.abs(guess - price)
-    hit = (away_usd < HIT_USD) | (away_usd / price < HIT_SHARE)
+    hit = is_hit(away_usd, price)
     near = (away_usd < NEAR_USD) | (away_usd / price < NEAR_SHARE)
     return np.select([hit, near], OUTCOMES[:2], OUTCOMES[2])
+
+
+def is_hit(away_usd: Floats, price_usd: Floats) -> NDArray[np.bool_]:
+    """Whether guesses that lie `away_usd` from their prices are hits; shapes broadcast, NaN is none."""
+    return (away_usd < HIT_USD) | (away_usd / price_usd < HIT_SHARE)
 
 
 def predict_error(price_usd: ArrayLike, guess_usd: ArrayLike) -> float:
@@ -151,6 +156,23 @@ def summarise(
     price_usd: ArrayLike,
     guess_usd: ArrayLike,
     *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    **known: ArrayLike,
+) -> Summary:
+    """Every headline metric of one run with its 95 % bootstrap interval over items.
+
+    `known`: what else is known of the run, as in `resampled`. The same seed gives the same intervals.
+    Raises `InputError` for no items, unequal lengths and values out of range.
+    """
+    values = resampled(price_usd, guess_usd, resamples=resamples, seed=seed, **known)
+    return Summary(items=len(np.asarray(price_usd)), **{name: estimate(v) for name, v in values.items()})
+
+
+def resampled(
+    price_usd: ArrayLike,
+    guess_usd: ArrayLike,
+    *,
     constant_usd: float | None = None,
     low_usd: ArrayLike | None = None,
     high_usd: ArrayLike | None = None,
@@ -158,12 +180,15 @@ def summarise(
     unparsed: ArrayLike | None = None,
     resamples: int = RESAMPLES,
     seed: int = SEED,
-) -> Summary:
-    """Every headline metric of one run with its 95 % bootstrap interval over items.
+) -> dict[str, Floats]:
+    """Every metric of `Summary` on the real items and on each resample, (1 + resamples,), by name.
+
+    Two runs on the same items get the same resamples, so the difference of two of these arrays is the
+    paired bootstrap of the metric's difference.
 
     `constant_usd`: mean training price, for skill. `low_usd`, `high_usd`: each item's interval, both or
-    neither. `crps_usd`: each item's CRPS. `unparsed`: True where the system wrote no price. The same seed
-    gives the same intervals. Raises `InputError` for no items, unequal lengths and values out of range.
+    neither. `crps_usd`: each item's CRPS. `unparsed`: True where the system wrote no price.
+    Raises `InputError` for no items, unequal lengths and values out of range.
     """
     price, guess = _checked(price_usd, guess_usd)
     outcomes = outcome(price, guess)
@@ -196,10 +221,18 @@ def summarise(
     spread = mean["centred_squared"] - mean["centred"] ** 2  # the resample's own price variance
     # A resample of one repeated price leaves rounding noise where the variance should be 0.
     spread = np.where(spread > 1e-12 * mean["centred_squared"], spread, np.nan)
-    optional = {}
+    values = {
+        "error_usd": mean["away"],
+        "rmsle": np.sqrt(mean["squared_log"]),
+        "hits_pct": 100 * mean["hit"],
+        "near_pct": 100 * mean["near"],
+        "miss_pct": 100 * mean["miss"],
+        "median_error_usd": median["away"],
+        "mape_pct": 100 * mean["relative"],
+        "r2": 1 - mean["squared"] / spread,
+    }
     if "constant" in mean:
-        constant_error = np.where(mean["constant"] > 0, mean["constant"], np.nan)
-        optional["skill"] = estimate(1 - mean["away"] / constant_error)
+        values["skill"] = 1 - mean["away"] / np.where(mean["constant"] > 0, mean["constant"], np.nan)
     for field, name, scale in (
         ("coverage_pct", "covered", 100),
         ("width_usd", "width", 1),
@@ -207,19 +240,8 @@ def summarise(
         ("unparsed_pct", "unparsed", 100),
     ):
         if name in mean:
-            optional[field] = estimate(scale * mean[name])
-    return Summary(
-        items=len(price),
-        error_usd=estimate(mean["away"]),
-        rmsle=estimate(np.sqrt(mean["squared_log"])),
-        hits_pct=estimate(100 * mean["hit"]),
-        near_pct=estimate(100 * mean["near"]),
-        miss_pct=estimate(100 * mean["miss"]),
-        median_error_usd=estimate(median["away"]),
-        mape_pct=estimate(100 * mean["relative"]),
-        r2=estimate(1 - mean["squared"] / spread),
-        **optional,
-    )
+            values[field] = scale * mean[name]
+    return values
 
 
 def compare(

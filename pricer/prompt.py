@@ -23,6 +23,8 @@ QUESTION = "How much does this cost to the nearest dollar?"
 TAIL = "Price is $"
 MIN_USD, MAX_USD = 1, 999
 
+# A prompt's tail with the price behind it, as training rows have it.
+_PRICED_TAIL = re.compile(re.escape(TAIL) + r"\s*[\d,]+(?:\.\d+)?\s*$")
 # Control characters (but not tab or newline), and surrogates, which no tokenizer can encode.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 # No token is this long on average: cutting here first keeps a pasted book from being tokenised whole.
@@ -45,13 +47,19 @@ def frame(product_text: str, question: str = QUESTION) -> str:
 
 
 def product_text(prompt: str) -> str:
-    """The product text inside a framed prompt, whatever its question; text without the frame as it is."""
-    body = prompt.rstrip()
+    """The product text inside a framed prompt, whatever its question, with or without its price; text without
+    the frame as it is."""
+    body = unpriced(prompt).rstrip()
     if not body.endswith(TAIL):
         return prompt.strip()
     body = body[: -len(TAIL)].strip()
     question, blank, rest = body.partition("\n\n")
     return rest if blank and question.endswith("?") else body
+
+
+def unpriced(prompt: str) -> str:
+    """A prompt without the price that a training row has behind it; other text as it is."""
+    return _PRICED_TAIL.sub(TAIL, prompt)
 
 
 def completion(price_usd: float) -> str:

@@ -34,7 +34,8 @@ RUNS_FOLDER = ASSETS / "runs"
 ITEMS_FILE = "items.parquet"
 HUB_DATASET = "ed-donner/pricer-data"
 
-Kind = Literal["base", "tuned", "classical", "frontier", "human", "baseline", "ensemble"]
+# "own": a visitor's, who did not say what made it.
+Kind = Literal["base", "tuned", "classical", "frontier", "human", "baseline", "ensemble", "own"]
 
 
 class PublishedFigures(BaseModel):
@@ -62,6 +63,7 @@ class RunInfo(BaseModel):
     adapter: str | None = None
     adapter_revision: str | None = None
     rule: str | None = None
+    calibrated_on: int | None = None  # held-out listings; None: the intervals are the model's own
     precision: str | None = None
     device: str | None = None
     date: datetime.date | None = None
@@ -198,15 +200,21 @@ def _or_log(load: Callable, path: Path):
         return None
 
 
-def _load_info(path: Path) -> RunInfo:
+def parse_info(data: bytes, file_name: str) -> RunInfo:
+    """What a run's JSON says. Raises InputError."""
     try:
-        info = RunInfo.model_validate_json(path.read_bytes())
-    except OSError:
-        raise InputError(f"There is no run at {path}: check the name and the folder.") from None
+        return RunInfo.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path.name}: {where + ': ' if where else ''}{first['msg']}: correct it.") from None
+        raise InputError(f"{file_name}: {where + ': ' if where else ''}{first['msg']}: correct it.") from None
+
+
+def _load_info(path: Path) -> RunInfo:
+    try:
+        info = parse_info(path.read_bytes(), path.name)
+    except OSError:
+        raise InputError(f"There is no run at {path}: check the name and the folder.") from None
     if path.name != f"{info.name}.json":
         raise InputError(f"{path.name} says that its name is {info.name}: rename the file or the run.")
     return info

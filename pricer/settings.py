@@ -9,6 +9,7 @@ A *profile* names a pair of models; everything else follows from it. Variables:
     PRICER_PRECISION    fp32 | bf16 | nf4                (default: by device)
     PRICER_DEVICE       cpu | cuda                       (default: cuda when there is one)
     PRICER_CACHE        folder for the prepared base     (default: ~/.cache/pricer)
+    PRICER_GPU_SECONDS  seconds of GPU to ask for per request, on ZeroGPU (default: by profile)
     PRICER_TEST_ITEMS   file with the text of the test items, for the Evaluation tab
     HOST, PORT          where the app listens            (default: 127.0.0.1:7860)
     HF_TOKEN            read by huggingface_hub itself, for gated models
@@ -42,6 +43,9 @@ class Profile:
     question: str = QUESTION
     max_text_tokens: int = 160  # the token budget of ed-donner/pricer-data
     label: str = "Llama"
+    # On ZeroGPU, for one request: two passes (about a second on one H100) and, in a process that has not had the
+    # GPU before, starting CUDA and moving the weights there, reckoned at 1 GB/s. Estimated, not measured there.
+    gpu_seconds: int = 10
 
 
 PROFILES: dict[str, Profile] = {
@@ -55,12 +59,14 @@ PROFILES: dict[str, Profile] = {
         base_model="meta-llama/Llama-3.1-8B",
         adapter="ed-donner/pricer-2024-09-13_13.04.39@e8d637df551603dc86cd7a1598a8f44af4d7ae36",
         label="Llama 3.1 8B",
+        gpu_seconds=30,
     ),
     "llama-3b": Profile(
         base_model="meta-llama/Llama-3.2-3B",
         adapter="ed-donner/price-2025-11-28_18.47.07@b19c8bfea3b6ff62237fbb0a8da9779fc12cefbd",
         question="What does this cost to the nearest dollar?",
         label="Llama 3.2 3B",
+        gpu_seconds=20,
     ),
 }
 
@@ -74,6 +80,10 @@ class Limits:
     )
     queue: int = 32  # requests waiting; the next one is asked to come back
     batch_tokens: int = 4096  # prompt tokens (padding included) in one forward pass
+    upload_bytes: int = 20_000_000  # of a file for the Evaluation tab
+    upload_rows: int = 100_000
+    own_runs: int = 8  # that a visitor may add to the Evaluation tab
+    live_items: int = 100  # scored in one go on the page
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,8 @@ class Settings:
     test_items: Path | None = None
     host: str = "127.0.0.1"
     port: int = 7860
+    zero_gpu: bool = False  # on a Space whose GPU is there only while a request asks for it
+    gpu_seconds: int = 10  # asked for per request there
     limits: Limits = Limits()
 
     @classmethod
@@ -144,6 +156,8 @@ class Settings:
             # A Space's own variable tells us that we must listen to the outside.
             host=env.get("HOST", "0.0.0.0" if "SPACE_ID" in env else "127.0.0.1"),
             port=_port(env),
+            zero_gpu=on_zero_gpu(env),
+            gpu_seconds=_gpu_seconds(env, chosen.gpu_seconds),
         )
         if "PRICER_BASE_MODEL" in env:
             settings = replace(settings, label=Path(settings.base.name).name)
@@ -157,6 +171,21 @@ def _one_of(env: Mapping[str, str], variable: str, allowed: tuple[str, ...]) -> 
             f"{variable} is {value!r}: set it to one of {', '.join(allowed)}, or leave it unset."
         )
     return value
+
+
+def on_zero_gpu(env: Mapping[str, str] | None = None) -> bool:
+    """Whether this is a ZeroGPU Space, read as the package `spaces` does."""
+    value = (os.environ if env is None else env).get("SPACES_ZERO_GPU", "")
+    return value.lower() in ("1", "t", "true")
+
+
+def _gpu_seconds(env: Mapping[str, str], default: int) -> int:
+    text = env.get("PRICER_GPU_SECONDS", str(default))
+    if not text.isdecimal() or not 0 < int(text) <= 120:
+        raise SetupError(
+            f"PRICER_GPU_SECONDS is {text!r}: set it to a whole number from 1 to 120, or leave it unset."
+        )
+    return int(text)
 
 
 def _port(env: Mapping[str, str]) -> int:

@@ -3,6 +3,8 @@
 Every complaint is an `InputError` that names the row, counted from 1 without the header, and the column.
 """
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -47,11 +49,26 @@ def check_items(items: pd.DataFrame, name: str) -> pd.DataFrame:
     _check_columns(items, name, required, None)
     index = _check_index(_check_numbers(items, "index", *COLUMNS["index"], name), name)
     price_usd = _check_numbers(items, "price_usd", 0.0, MAX_USD, name)
-    _check_rows(price_usd <= 0, name, "price_usd", "is not above $0")
+    check_prices(price_usd, "price_usd", name, above_zero=True)
     category = items["category"].reset_index(drop=True)
     _check_rows(category.isna() | (category.astype(str) == ""), name, "category", "is empty")
     columns = {"index": index, "category": category.astype(str), "price_usd": price_usd}
     return pd.DataFrame(columns).sort_values("index", ignore_index=True)
+
+
+def check_prices(price_usd: pd.Series, column: str, name: str, *, above_zero: bool = False) -> None:
+    """Raise InputError for a price out of range; `column` is what the complaint calls it."""
+    _check_rows((price_usd < 0) | (price_usd > MAX_USD), name, column, f"is not between 0 and {MAX_USD:,.0f}")
+    if above_zero:
+        _check_rows(price_usd <= 0, name, column, "is not above $0")
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """The table as CSV, its words harmless."""
+    written = table.copy()
+    for column in table.select_dtypes(exclude=["number", "bool"]):
+        written[column] = table[column].astype(str).map(harmless)
+    return written.rename(columns=harmless).to_csv(index=False, lineterminator="\n")
 
 
 def _check_columns(table: pd.DataFrame, name: str, required, allowed) -> None:
@@ -91,3 +108,13 @@ def _check_rows(wrong: pd.Series, name: str, column: str, complaint: str) -> Non
     if wrong.any():
         row = int(np.argmax(wrong.to_numpy())) + 1
         raise InputError(f"{name}: row {row}, column {column} {complaint}: correct it or leave the row out.")
+
+
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")
+_SIGNED_NUMBER = re.compile(r"[+-]\s*[$€£]?\d[\d.,]*(e[+-]?\d+)?\s*%?", re.ASCII | re.IGNORECASE)
+
+
+def harmless(cell: str) -> str:
+    """Text from outside as a cell of a CSV: spreadsheets run what begins with = + - or @ as a formula, so it gets
+    an apostrophe in front. Plain numbers (-5, +1.5e3, -$3.20, -12 %) stay numbers."""
+    return f"'{cell}" if _FORMULA.match(cell) and not _SIGNED_NUMBER.fullmatch(cell) else cell

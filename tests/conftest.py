@@ -6,7 +6,9 @@ import copy
 import importlib.util
 import json
 import os
+import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_ANALYTICS_ENABLED="False")
@@ -165,6 +167,29 @@ def tiny_predictor(tiny_pair):
     from pricer.predictor import Predictor
 
     return Predictor(tiny_pair)
+
+
+@pytest.fixture(scope="session")
+def calibrated_adapter(tiny_model_folder):
+    """The tiny adapter with a calibration made by hand: an interval wider than the central one, and the median as
+    its default rule."""
+    from pricer.calibration import CALIBRATION_FILE, Band, Calibration
+
+    folder = shutil.copytree(tiny_model_folder / "adapter", tiny_model_folder / "calibrated")
+    tails = {0.5: (0.2, 0.8), 0.8: (0.05, 0.95), 0.9: (0.01, 0.99)}
+    calibration = Calibration(
+        rule="median", bands=(Band(from_usd=0, items=1234, tails=tails),), coverage={0.9: 0.912}
+    )
+    calibration.save(folder / CALIBRATION_FILE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def calibrated_predictor(tiny_settings, calibrated_adapter):
+    from pricer.predictor import load_predictor
+    from pricer.settings import ModelRef
+
+    return load_predictor(replace(tiny_settings, adapter=ModelRef(str(calibrated_adapter))))
 
 
 @pytest.fixture(scope="session")

@@ -60,13 +60,13 @@ class App:
             self.process.wait(60)
 
 
-def start(folder, **variables):
-    """The app, once its page answers."""
+def start(folder, root=ROOT, **variables):
+    """The app in `root`, once its page answers; what it prints goes into `folder`."""
     port = free_port()
     log = folder / "stderr"
     with log.open("wb") as err, (folder / "stdout").open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env=environment(port, **variables), stdout=out, stderr=err
+            [sys.executable, "app.py"], cwd=root, env=environment(port, **variables), stdout=out, stderr=err
         )
     app = App(process, port, log)
     until = time.monotonic() + PATIENCE_S

@@ -15,7 +15,7 @@ import re
 from typing import Any
 
 from pricer.errors import InputError
-from pricer.prompt import TAIL, product_text
+from pricer.prompt import TAIL, product_text, unpriced
 from pricer.prompt import clean as printable
 
 MIN_PRICE_USD, MAX_PRICE_USD = 0.50, 999.49
@@ -27,7 +27,6 @@ _AMOUNT = r"(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?"
 _PRICE = re.compile(rf"(?:us)?\s*\$?\s*{_AMOUNT}\s*(?:usd|dollars?)?", re.IGNORECASE)
 _RANGE = re.compile(r"\d\s*(?:-|–|—|to)\s*\$?\s*\d|^\s*(?:from|under|over)\b", re.IGNORECASE)
 _NO_PRICE = ("", "none", "nan", "null", "-", "—", "n/a")
-_PRICED_TAIL = re.compile(re.escape(TAIL) + r"\s*[\d,]+(?:\.\d+)?\s*$")
 
 # Details that say nothing about the product, by how the field's name starts (in lower case).
 _NOISE_FIELDS = (
@@ -102,12 +101,12 @@ def record_text(record: dict[str, Any]) -> str:
 
 def is_framed(text: str) -> bool:
     """Whether a text is in the prompt's format, with or without its price."""
-    return _PRICED_TAIL.sub(TAIL, text).rstrip().endswith(TAIL)
+    return unpriced(text).rstrip().endswith(TAIL)
 
 
 def curated_text(text: str) -> str:
     """The product text of a row that is already in the prompt's format; other text as it is."""
-    return _printable(product_text(_PRICED_TAIL.sub(TAIL, text))[:MAX_CHARS])
+    return _printable(product_text(text)[:MAX_CHARS])
 
 
 def listing_text(title: Any, description: Any = None, features: Any = None, details: Any = None) -> str:

@@ -15,10 +15,13 @@ from train.clean import curated_text, dollars
 KEPT = ("category", "title", "target_like", "split", "group", "weight", "index", "source")
 
 
-def load_rows(path: str | Path, columns: dict[str, str] | None = None) -> pd.DataFrame:
+def load_rows(
+    path: str | Path, columns: dict[str, str] | None = None, *, priced: bool = True
+) -> pd.DataFrame:
     """The rows of a parquet, CSV or JSONL (also .gz) file, in the file's order.
 
-    `columns` maps a name used here to the file's name for it, for example {"price": "price_usd"}.
+    `columns` maps a name used here to the file's name for it, for example {"price": "price_usd"}. With priced=False
+    prices are not read: `price` is NaN.
 
     Returns columns `text` (title, newline, description, as the prompt wants it, at most MAX_CHARS characters;
     taken from `prompt` where that is set, else from `text`, else from `title` and `description`) and `price`
@@ -33,18 +36,18 @@ def load_rows(path: str | Path, columns: dict[str, str] | None = None) -> pd.Dat
         if theirs not in rows:
             raise InputError(f"{path.name} has no column {theirs}: name the one that holds the {ours}.")
         rows[ours] = rows[theirs]
-    if "price" not in rows or not {"prompt", "text", "title"} & set(rows.columns):
+    price = ["price"] if priced else []
+    if not set(price) <= set(rows.columns) or not {"prompt", "text", "title"} & set(rows.columns):
         found = ", ".join(map(str, rows.columns[:12])) or "none"
-        raise InputError(
-            f"{path.name} needs a column price and one of prompt, text or title; it has {found}."
-        )
+        wanted = "a column price and one" if priced else "one"
+        raise InputError(f"{path.name} needs {wanted} of prompt, text or title; it has {found}.")
 
     columns_read = [name for name in ("prompt", "text", "title", "description") if name in rows]
     texts, prices = [], []
-    for number, row in enumerate(rows[[*columns_read, "price"]].to_dict("records"), 1):
+    for number, row in enumerate(rows[[*columns_read, *price]].to_dict("records"), 1):
         try:
             texts.append(_text(row))
-            prices.append(dollars(row["price"]))
+            prices.append(dollars(row["price"]) if priced else float("nan"))
         except InputError as reason:
             raise InputError(
                 f"Row {number:,} of {path.name} cannot be used ({reason}): complete or remove it."

@@ -26,7 +26,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from pricer.distribution import DEFAULT_RULE, INTERVAL_LEVEL, RULES
+from pricer.calibration import Calibration
+from pricer.distribution import RULES
 from pricer.errors import InputError, PricerError
 from pricer.metrics import Summary, summarise
 from pricer.model import PASSES, choose_device, choose_precision
@@ -52,12 +53,12 @@ def score_by_distribution(
     for indices, predictions in predictor.predict_batches(prompts, which):
         for i, prediction in zip(indices, predictions, strict=True):
             distribution = prediction.distribution
-            low, high = distribution.interval(INTERVAL_LEVEL)
+            low, high = prediction.interval()
             yield {
                 "row": i,
                 "guess_usd": round(float(distribution.point(rule)), 2),
-                "low_usd": float(low),
-                "high_usd": float(high),
+                "low_usd": low,
+                "high_usd": high,
                 "unpriced_mass": float(distribution.unpriced_mass),
                 "seconds": prediction.seconds,
                 "probabilities": distribution,
@@ -125,7 +126,15 @@ def evaluate(
     return table.sort_values("index", ignore_index=True)
 
 
-def run_info(settings: Settings, name: str, which: str, rule: str, protocol: str, precision: str) -> RunInfo:
+def run_info(
+    settings: Settings,
+    name: str,
+    which: str,
+    rule: str,
+    protocol: str,
+    precision: str,
+    calibration: Calibration | None,
+) -> RunInfo:
     tuned = which == "tuned"
     folder = settings.adapter.is_folder
     return RunInfo(
@@ -138,6 +147,7 @@ def run_info(settings: Settings, name: str, which: str, rule: str, protocol: str
         adapter=(Path(settings.adapter.name).name if folder else settings.adapter.name) if tuned else None,
         adapter_revision=settings.adapter.revision if tuned else None,
         rule=rule if protocol == "distribution" else "greedy",
+        calibrated_on=calibration.items if calibration and tuned and protocol == "distribution" else None,
         precision=precision,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         date=date.today(),
@@ -185,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--profile", choices=PROFILES, help="default: PRICER_PROFILE, or embedded")
     parser.add_argument("--adapter", help="another adapter than the profile's")
     parser.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES))
-    parser.add_argument("--rule", choices=RULES, default=DEFAULT_RULE)
+    parser.add_argument("--rule", choices=RULES, help="default: the adapter's, for both passes")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="distribution")
     parser.add_argument("--limit", type=int, default=0, help="score the first N items only")
     parser.add_argument("--name", help="the runs are called NAME-base and NAME-tuned; default: the profile")
@@ -197,18 +207,18 @@ def main(argv: list[str] | None = None) -> int:
         items = load_scored_items(options.items, options.limit)
         predictor = load_predictor(settings)
         precision = choose_precision(settings, choose_device(settings))
+        rule, calibration = options.rule or predictor.rule, predictor.pair.adapter.calibration
         for which in options.passes:
             name = f"{options.name or settings.profile}-{which}"
             about = {
                 "items": hashlib.sha256(items["text"].str.cat(sep="\0").encode()).hexdigest(),
                 "models": [str(settings.base), str(settings.adapter)],
-                "how": [which, options.rule, options.protocol],
+                "how": [which, rule, options.protocol],
+                "calibration": calibration and calibration.model_dump(mode="json"),
             }
             progress = Progress(Path(options.out) / f".{name}.progress.jsonl", about)
-            table = evaluate(
-                predictor, items, which, rule=options.rule, protocol=options.protocol, progress=progress
-            )
-            info = run_info(settings, name, which, options.rule, options.protocol, precision)
+            table = evaluate(predictor, items, which, rule=rule, protocol=options.protocol, progress=progress)
+            info = run_info(settings, name, which, rule, options.protocol, precision, calibration)
             save_run(options.out, Run(info, table))
             progress.finish()
             price = items.sort_values("index")["price"].to_numpy(float)

@@ -1,159 +1,44 @@
-"""Fine-tune a Llama with (Q)LoRA to write a product's price behind its text.
+"""Fine-tune a Llama, with (Q)LoRA or whole, to write a product's price behind its text.
 
     python -m train.finetune train/recipes/smollm2-135m.yaml [--field value ...]
+    accelerate launch --multi_gpu --num_processes 2 -m train.finetune RECIPE [--field value ...]
 
-Run it again after a crash and it goes on from its last checkpoint. The output folder then holds
-the adapter (safetensors), pricer.json (the prompt it was trained on), recipe.yaml, metrics.json
-(validation figures in dollars) and a model card.
+Run it again after a crash and it goes on from its last checkpoint. `train.output` says what the output folder
+then holds.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
-import shutil
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import peft
 import torch
-import yaml
 from accelerate import PartialState
-from trl import SFTConfig, SFTTrainer
+from datasets import Dataset
+from transformers import LlamaForCausalLM, TrainerCallback
+from trl import SFTConfig
 
-from pricer import metrics
-from pricer.distribution import PriceDistribution
 from pricer.errors import InputError, PricerError
-from pricer.model import Adapter, LlamaPair, load_base
-from pricer.predictor import Predictor
-from pricer.prompt import Prompt
-from pricer.settings import Limits, ModelRef, Settings
-from train.card import model_card
-from train.data import load_rows
-from train.dataset import PriceCollator, build_dataset, price_loss, row_weights
-from train.recipe import Recipe, load_recipe
+from pricer.model import load_base
+from pricer.settings import ModelRef, Settings
+from train.dataset import PriceCollator, build_dataset
+from train.output import last_checkpoint, save_run
+from train.recipe import Recipe, load_recipe, recorded
+from train.rows import taught, training_rows, validation_rows
+from train.start import start_from
+from train.teachers import teach
+from train.trainer import PriceTrainer, scoring_limits
 
 log = logging.getLogger("train.finetune")
-RULES_SHOWN = ("log-mean", "median")
-
-
-class PriceTrainer(SFTTrainer):
-    """TRL's trainer with the loss on the price's tokens only, and validation in dollars."""
-
-    def __init__(self, *, collator: PriceCollator, validation: pd.DataFrame, recipe: Recipe, **kwargs):
-        super().__init__(data_collator=collator, **kwargs)
-        self.model_accepts_loss_kwargs = False  # our loss is a mean over rows, so accumulation must divide it
-        for (
-            parameter
-        ) in self.model.parameters():  # TRL puts a 4-bit base's adapter in bf16, too coarse for small steps
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-        self.columns = torch.from_numpy(collator.columns)
-        self.validation = validation
-        adapter = Adapter(Path(), recipe.base_model, recipe.question, recipe.max_text_tokens)
-        pair = LlamaPair(self.model, self.processing_class, adapter)
-        self.predictor = Predictor(pair, Limits(batch_tokens=65536 if torch.cuda.is_available() else 4096))
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        # One place more than there are labels: the token before the price predicts its first digit.
-        keep = inputs["labels"].shape[1] + 1
-        outputs = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=causal_mask(inputs["attention_mask"].bool()),
-            logits_to_keep=keep,
-            use_cache=False,
-        )
-        loss = price_loss(outputs.logits[:, :-1], inputs, self.columns.to(outputs.logits.device))
-        return (loss, outputs) if return_outputs else loss
-
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
-        was_training = self.model.training
-        self.model.eval()
-        figures = validate(self.predictor, self.validation)
-        self.model.train(was_training)
-        figures = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
-        self.log(figures)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
-        return figures
-
-
-def causal_mask(real: torch.Tensor) -> torch.Tensor:
-    """(batch, 1, length, length), True where a place sees another. Padding sees itself: a row of attention
-    with nothing to see has no gradient but NaN."""
-    length = real.shape[1]
-    earlier = torch.ones(length, length, dtype=torch.bool, device=real.device).tril()
-    itself = torch.eye(length, dtype=torch.bool, device=real.device)
-    return ((earlier & real[:, None, :]) | itself)[:, None]
-
-
-def score(predictor: Predictor, rows: pd.DataFrame, which: str = "tuned") -> PriceDistribution:
-    """The distributions of all rows' texts, in order."""
-    prompts: list[Prompt] = [predictor.prepare(text) for text in rows["text"]]
-    return PriceDistribution.stack([p.distribution for p in predictor.predict(prompts, which)])
-
-
-def validate(predictor: Predictor, rows: pd.DataFrame) -> dict[str, float]:
-    """Error ($), RMSLE and hits (%) by rule, mean CRPS ($) and log score (nats) on validation rows."""
-    distribution = score(predictor, rows)
-    price = rows["price"].to_numpy(float)
-    figures = {
-        "crps_usd": float(distribution.crps(price).mean()),
-        "log_score": float(distribution.log_score(price).mean()),
-        "unpriced_mass": float(distribution.unpriced_mass.mean()),
-    }
-    for rule in RULES_SHOWN:
-        guess, suffix = distribution.point(rule), "" if rule == RULES_SHOWN[0] else f"_{rule}"
-        figures[f"error_usd{suffix}"] = metrics.predict_error(price, guess)
-        figures[f"rmsle{suffix}"] = metrics.rmsle(price, guess)
-        figures[f"hits_pct{suffix}"] = metrics.hits_pct(price, guess)
-    return figures
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; halves left by a kill are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
-    for path in reversed(found):
-        # The trainer writes its state last.
-        if (path / "trainer_state.json").is_file() and (path / "adapter_model.safetensors").is_file():
-            return str(path)
-        shutil.rmtree(path)
-    return None
-
-
-def save_adapter(trainer: PriceTrainer, recipe: Recipe, config: SFTConfig, record: dict) -> Path:
-    """Adapter in bf16 (half the size), and beside it what is needed to use and to repeat it."""
-    out = Path(recipe.output)
-    out.mkdir(parents=True, exist_ok=True)
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    state = {k: v.to(torch.bfloat16) for k, v in peft.get_peft_model_state_dict(model).items()}
-    model.peft_config["default"].base_model_name_or_path = str(ModelRef.parse(recipe.base_model).name)
-    model.save_pretrained(out, state_dict=state, save_embedding_layers=False)
-    write_json(out / "pricer.json", {"question": recipe.question, "max_text_tokens": recipe.max_text_tokens})
-    write_json(out / "metrics.json", record)
-    fields = dataclasses.asdict(recipe) | {
-        k: getattr(config, k)
-        for k in ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "seed")
-        + (
-            "gradient_accumulation_steps",
-            "lr_scheduler_type",
-            "warmup_steps",
-            "weight_decay",
-            "max_grad_norm",
-        )
-    }
-    (out / "recipe.yaml").write_text(
-        yaml.safe_dump(json.loads(json.dumps(fields, default=str))), encoding="utf-8"
-    )
-    (out / "README.md").write_text(model_card(recipe, record), encoding="utf-8")
-    return out
-
-
-def write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2, default=float) + "\n", encoding="utf-8")
+VERSIONS = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
 
 
 def prepared_data(recipe: Recipe, seed: int) -> Path:
@@ -174,63 +59,140 @@ def prepared_data(recipe: Recipe, seed: int) -> Path:
     return folder
 
 
-def run(recipe: Recipe, config: SFTConfig) -> dict:
-    """Train by the recipe; returns the record that metrics.json holds."""
+def check_lengths(dataset: Dataset, collator: PriceCollator, max_length: int | None) -> None:
+    """Nothing is cut here: the prompt's text was cut to max_text_tokens already."""
+    longest = max(map(len, dataset["input_ids"])) + collator.positions
+    if max_length is not None and longest > max_length:
+        raise InputError(
+            f"A training row has {longest} tokens and max_length is {max_length}: lower max_text_tokens, or raise it."
+        )
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for name in VERSIONS:
+        with suppress(PackageNotFoundError):  # bitsandbytes is not there on every machine
+            found[name] = version(name)
+    return found
+
+
+def lora(recipe: Recipe) -> peft.LoraConfig | None:
+    """The adapter to train; None when the base itself is trained."""
+    if recipe.method == "full":
+        return None
+    return peft.LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        use_rslora=recipe.rslora,
+        use_dora=recipe.dora,
+        target_modules=recipe.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def release(base: LlamaForCausalLM, recipe: Recipe) -> None:
+    """Let method full train the base's weights: all, or with linear_only those of target_modules."""
+    for name, module in base.named_modules():
+        if not recipe.linear_only or name.rpartition(".")[2] in recipe.target_modules:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(True)
+
+
+def run(
+    recipe: Recipe,
+    config: SFTConfig,
+    loaded: tuple[LlamaForCausalLM, Any] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> dict[str, Any]:
+    """Train by the recipe; returns the record that metrics.json holds. Every process of a launch calls it.
+
+    loaded: the base and its tokenizer, where they are in memory already; the base comes back with the adapter on, or
+    trained.
+    callbacks: who else is told how the training goes.
+    """
+    fields = recorded(recipe, config)
+    processes = PartialState()
+    log.setLevel(logging.INFO if processes.is_main_process else logging.WARNING)
     settings = Settings(base=ModelRef.parse(recipe.base_model), adapter=ModelRef(""), label="")
     cuda = torch.cuda.is_available()
-    device = f"cuda:{PartialState().local_process_index}" if cuda else "cpu"
-    base, tokenizer = load_base(settings, device, recipe.precision if cuda else "fp32")
+    device = f"cuda:{processes.local_process_index}" if cuda else "cpu"
+    base, tokenizer = loaded or load_base(settings, device, recipe.precision if cuda else "fp32")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
 
     folder = prepared_data(recipe, config.seed)
-    rows, validation = (load_rows(folder / f"{split}.parquet") for split in ("train", "validation"))
-    if recipe.max_rows:
-        rows = rows.sample(min(recipe.max_rows, len(rows)), random_state=config.seed)
-    weight = row_weights(rows, validation["price"].to_numpy(float), recipe)
+    validation = validation_rows(recipe, folder)
+    target_prices = validation["price"].to_numpy(float)
+    rows = training_rows(recipe, folder, target_prices, config.seed)
+    teacher = None
+    if recipe.teachers:
+        teacher = teach(recipe, rows["text"], device, scoring_limits(recipe, config))
+        rows = taught(rows, teacher, target_prices, recipe)
+        counts = (rows["weight"] > 0).to_numpy()
+        rows, teacher = rows[counts], teacher[counts]
+    weight = (rows["weight"] / rows["weight"].mean()).to_numpy()
     dataset = build_dataset(rows, weight, tokenizer, recipe)
     assert len(dataset) == len(rows), "a training row was lost"
+    collator = PriceCollator(tokenizer, recipe, config.seed, teacher)
+    check_lengths(dataset, collator, config.max_length)
     log.info("%d training rows, %d validation rows, on %s", len(rows), len(validation), device)
+    if recipe.method == "full":
+        release(base, recipe)
 
     config.dataset_kwargs = {"skip_prepare_dataset": True}
     config.remove_unused_columns = False
+    if config.ddp_find_unused_parameters is None:
+        config.ddp_find_unused_parameters = False  # every step uses the whole adapter
+    if config.n_gpu > 1:
+        config._n_gpu = 1  # a process drives one card; `accelerate launch` starts one process for each
     trainer = PriceTrainer(
         model=base,
         args=config,
         train_dataset=dataset,
         eval_dataset=dataset.select(range(1)),  # only so that the trainer evaluates at all; see evaluate()
         processing_class=tokenizer,
-        peft_config=peft.LoraConfig(
-            r=recipe.rank,
-            lora_alpha=recipe.alpha,
-            lora_dropout=recipe.dropout,
-            use_rslora=recipe.rslora,
-            use_dora=recipe.dora,
-            target_modules=recipe.target_modules,
-            task_type="CAUSAL_LM",
-        ),
-        collator=PriceCollator(tokenizer, recipe),
+        peft_config=lora(recipe),
+        collator=collator,
         validation=validation,
         recipe=recipe,
     )
-    result = trainer.train(resume_from_checkpoint=last_checkpoint(Path(config.output_dir)))
-    figures = trainer.evaluate()
+    for callback in callbacks:
+        trainer.add_callback(callback)
+    with processes.main_process_first():  # it removes what a kill left half-written
+        checkpoint = last_checkpoint(Path(config.output_dir))
+    if recipe.start_from and not checkpoint:
+        start_from(trainer.model, recipe)
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = result.metrics["train_runtime"]
+    cost, training_seconds = trainer.cost(), seconds - trainer.validation_seconds
     record = {
         "date": date.today().isoformat(),
         "base_model": recipe.base_model,
+        "base_revision": getattr(base.config, "_commit_hash", None),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "precision": recipe.precision if cuda else "fp32",
-        "rows": len(rows),
+        "seed": config.seed,
+        "rows": int((rows["part"] == "rows").sum()),
+        "extra_rows": int((rows["part"] == "extra_rows").sum()),
+        "unlabelled_rows": int((rows["part"] == "unlabelled_rows").sum()),
+        "sources": rows["source"].value_counts().to_dict() if "source" in rows else {},
         "validation_rows": len(validation),
         "steps": trainer.state.global_step,
-        "seconds": round(result.metrics["train_runtime"], 1),
-        "validation": {k.removeprefix("eval_"): round(float(v), 4) for k, v in figures.items()},
+        # Cost is of this start alone: seconds with validation, tokens per second without.
+        "resumed_from_step": int(checkpoint.rpartition("-")[2]) if checkpoint else 0,
+        "seconds": round(seconds, 1),
+        **cost,
+        "tokens_per_second": round(cost["tokens"] / max(training_seconds, 1e-9), 1),
+        "validation": {name: round(value, 4) for name, value in trainer.validate().items()},
         "history": [h for h in trainer.state.log_history if "eval_error_usd" in h],
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl")},
+        "versions": versions(),
     }
     if trainer.is_world_process_zero():
-        out = save_adapter(trainer, recipe, config, record)
-        log.info("adapter written to %s", out)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        out = save_run(model, tokenizer, recipe, fields, record, folder)
+        log.info("written to %s", out)
+    trainer.accelerator.wait_for_everyone()
     return record
 
 
@@ -241,7 +203,8 @@ def main(argv: list[str] | None = None) -> int:
     except PricerError as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
-    print(json.dumps(record["validation"], indent=2))
+    if PartialState().is_main_process:
+        print(json.dumps(record["validation"], indent=2))
     return 0
 
 

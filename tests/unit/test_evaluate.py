@@ -1,10 +1,12 @@
 """Scoring a file of items on a tiny random Llama: both runs, going on after a kill, the published protocol."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
 
+from pricer.calibration import CALIBRATION_FILE
 from pricer.predictor import Predictor
 from pricer.runs import load_run
 from train import evaluate
@@ -108,6 +110,34 @@ def test_broken_progress_file_is_begun_anew(score, tmp_path, junk):
     (tmp_path / "runs" / ".tiny-base.progress.jsonl").write_text(junk)
     folder = score("--passes", "base")
     assert len(load_run(folder / "tiny-base").table) == 6
+
+
+def test_a_calibrated_adapter_gives_its_interval_and_its_rule(score, monkeypatch, calibrated_adapter):
+    plain = score("--rule", "median")
+    plain = {which: load_run(plain / f"tiny-{which}") for which in ("base", "tuned")}
+    monkeypatch.setenv("PRICER_ADAPTER", str(calibrated_adapter))
+    folder = score()
+    for which, on in (("base", None), ("tuned", 1234)):
+        run = load_run(folder / f"tiny-{which}")
+        assert (run.info.rule, run.info.calibrated_on) == ("median", on)
+        assert run.table["guess_usd"].tolist() == plain[which].table["guess_usd"].tolist()
+        same = run.table[["low_usd", "high_usd"]].equals(plain[which].table[["low_usd", "high_usd"]])
+        assert same == (which == "base")
+    assert (run.table["low_usd"] <= plain["tuned"].table["low_usd"]).all()
+    assert (run.table["high_usd"] >= plain["tuned"].table["high_usd"]).all()
+    published = score("--protocol", "published", "--passes", "tuned")
+    assert load_run(published / "tiny-tuned").info.calibrated_on is None
+
+
+def test_progress_under_another_calibration_is_not_used(score, monkeypatch, calibrated_adapter, tmp_path):
+    folder = shutil.copytree(calibrated_adapter, tmp_path / "adapter")
+    monkeypatch.setenv("PRICER_ADAPTER", str(folder))
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate.Progress, "finish", lambda self: self._file.close())
+        before = load_run(score("--passes", "tuned") / "tiny-tuned").table
+    (folder / CALIBRATION_FILE).unlink()
+    after = load_run(score("--passes", "tuned", "--rule", "median") / "tiny-tuned").table
+    assert (after["low_usd"] > before["low_usd"]).any()
 
 
 def test_published_protocol(score, tiny_predictor):

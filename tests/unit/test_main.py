@@ -10,7 +10,7 @@ import pytest
 from pricer.__main__ import main
 
 TEXT = "Cordless drill with two batteries"
-FIELDS = {"price_usd", "low_usd", "high_usd", "rule", "rules", "unpriced_mass", "seconds"}
+FIELDS = {"price_usd", "low_usd", "high_usd", "calibrated", "rule", "rules", "unpriced_mass", "seconds"}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,33 @@ def test_table(capsys):
     lines = capsys.readouterr().out.rstrip("\n").split("\n")
     assert lines[0].split() == ["Base", "Fine-tuned"]
     assert lines[1].startswith("Price (log-mean)") and lines[1].count("$") == 2
-    assert len(lines) == 5
+    assert lines[3].split() == ["Calibrated", "no", "no"]
+    assert len(lines) == 6
+
+
+def test_a_calibrated_adapter_gives_its_interval_and_its_rule(capsys, monkeypatch, calibrated_adapter):
+    before = answer(capsys, TEXT, "--json", "--rule", "median")
+    monkeypatch.setenv("PRICER_ADAPTER", str(calibrated_adapter))
+    got = answer(capsys, TEXT, "--json")
+    for which in ("base", "tuned"):
+        assert got[which]["rule"] == "median"
+        assert got[which]["price_usd"] == before[which]["price_usd"]
+    interval = {
+        which: (got[which]["low_usd"], got[which]["high_usd"]) for which in got if which != "truncated"
+    }
+    assert interval["base"] == (before["base"]["low_usd"], before["base"]["high_usd"])
+    assert (
+        interval["tuned"][0]
+        <= before["tuned"]["low_usd"]
+        <= before["tuned"]["high_usd"]
+        <= interval["tuned"][1]
+    )
+    assert interval["tuned"] != (before["tuned"]["low_usd"], before["tuned"]["high_usd"])
+    assert answer(capsys, TEXT, "--json", "--rule", "mean")["tuned"]["rule"] == "mean"
+    assert main([TEXT]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert lines[1].startswith("Price (median)")
+    assert lines[3].split() == ["Calibrated", "no", "yes"]
 
 
 def test_json(capsys, tiny_predictor):

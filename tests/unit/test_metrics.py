@@ -219,6 +219,28 @@ def test_compare_with_itself_and_swapped():
     assert one.p_value == two.p_value
 
 
+def test_many_items_are_resampled_in_groups_with_the_same_intervals(monkeypatch):
+    price_usd, guess_usd, other_usd = sample(6_000)
+    grouped = metrics.summarise(price_usd, guess_usd), metrics.compare(price_usd, guess_usd, other_usd)
+    monkeypatch.setattr(resampling, "GROUPED_ITEMS", 10_000)
+    by_item = metrics.summarise(price_usd, guess_usd), metrics.compare(price_usd, guess_usd, other_usd)
+    for one, other in zip(grouped, by_item, strict=True):
+        for name in ("error_usd", "rmsle", "hits_pct", "median_error_usd"):
+            a, b = getattr(one, name), getattr(other, name)
+            assert a.value == b.value
+            width = b.high - b.low
+            assert (a.low, a.high) == pytest.approx((b.low, b.high), abs=0.12 * width), name
+
+
+def test_p_value_of_very_many_items_is_the_tosses_limit(monkeypatch):
+    difference = np.random.default_rng(0).normal(0.018, 1, 5_000)
+    tossed = resampling.sign_flip_p_value(difference)
+    monkeypatch.setattr(resampling, "TOSSED_ITEMS", 1_000)
+    assert resampling.sign_flip_p_value(difference) == pytest.approx(tossed, abs=0.015)
+    assert resampling.sign_flip_p_value(difference + 1) == 1 / 10_001
+    assert resampling.sign_flip_p_value(np.zeros(5_000)) == 1
+
+
 def test_seed_decides_and_chunks_do_not_lose_rows(monkeypatch):
     price_usd, guess_usd, other_usd = sample(50)
     first = metrics.summarise(price_usd, guess_usd, seed=7)

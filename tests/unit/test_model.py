@@ -28,6 +28,7 @@ from pricer.model import (
     load_adapter_card,
     load_base,
     load_pair,
+    loading_options,
     prepare_embedded_base,
 )
 from pricer.settings import ModelRef, Settings
@@ -217,9 +218,21 @@ def test_precision_on_a_card_goes_by_settings_then_by_profile(monkeypatch):
 
 def test_zerogpu_has_no_bitsandbytes_so_it_computes_in_bf16(monkeypatch):
     with_card(monkeypatch, True)
-    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    assert choose_precision(Settings.from_env({}, profile="llama-8b"), "cuda") == "bf16"
-    assert choose_precision(Settings.from_env({}), "cuda") == "fp32"
+    zero = {"SPACES_ZERO_GPU": "true"}
+    assert choose_precision(Settings.from_env(zero, profile="llama-8b"), "cuda") == "bf16"
+    assert choose_precision(Settings.from_env(zero), "cuda") == "fp32"
+    with pytest.raises(SetupError) as caught:
+        choose_precision(Settings.from_env(zero | {"PRICER_PRECISION": "nf4"}), "cuda")
+    assert "PRICER_PRECISION" in sentence(caught) and "bf16" in sentence(caught)
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_card_without_bf16_computes_nf4_in_fp16(monkeypatch, native, dtype):
+    with_card(monkeypatch, True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    options = loading_options("cuda", "nf4")
+    assert options["dtype"] == options["quantization_config"].bnb_4bit_compute_dtype == dtype
+    assert loading_options("cuda", "bf16")["dtype"] == torch.bfloat16  # as asked
 
 
 def in_another_process(script, *arguments, **variables):

@@ -174,6 +174,21 @@ def test_compare_gives_both_passes_over_one_text(tiny_predictor):
         assert np.abs(alone(tiny_predictor, [answer.prompt], which)[0] - probabilities).max() < 1e-6
 
 
+def test_only_the_tuned_pass_is_calibrated(tiny_predictor, calibrated_predictor):
+    plain, got = (p.compare("A garden table") for p in (tiny_predictor, calibrated_predictor))
+    for level in (0.5, 0.8, 0.9):
+        assert got.base.interval(level) == plain.base.interval(level)
+        central = plain.tuned.distribution.interval(level)
+        assert plain.tuned.interval(level) == tuple(float(end) for end in central)
+        calibrated = got.tuned.calibration.interval(got.tuned.distribution, level)
+        assert got.tuned.interval(level) == tuple(float(end) for end in calibrated)
+    assert plain.to_dict()["tuned"]["rule"] == "log-mean"
+    for which in ("base", "tuned"):  # both by the same rule, so that they can be compared
+        answer = got.to_dict()[which]
+        assert answer["rule"] == "median"
+        assert answer["price_usd"] == plain.to_dict("median")[which]["price_usd"]
+
+
 def test_prepare_cleans_cuts_and_frames_as_the_adapter_was_trained(tiny_pair):
     pair = tiny_pair
     predictor = Predictor(pair, Limits(text_chars=5000))

@@ -8,21 +8,20 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pricer.settings import PROFILES
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FRONT_MATTER = yaml.safe_load(README.split("---")[1])
 COMMANDS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
 
 
-def test_front_matter_is_a_spaces():
-    assert FRONT_MATTER["sdk"] == "gradio"
-    assert (ROOT / FRONT_MATTER["app_file"]).is_file()
+def test_front_matter_is_that_of_the_app():
+    """What a Space asks of it, tests/unit/test_space.py checks."""
     assert FRONT_MATTER["sdk_version"] == version("gradio")
-    assert FRONT_MATTER["python_version"] in ("3.10", "3.12")  # what ZeroGPU has
-    assert FRONT_MATTER["colorFrom"] in (colours := "red yellow green blue indigo purple pink gray".split())
-    assert FRONT_MATTER["colorTo"] in colours
-    assert len(FRONT_MATTER["short_description"]) <= 60
-    assert (ROOT / "LICENSE").is_file()
+    assert FRONT_MATTER["models"] == [profile.base_model for profile in PROFILES.values()]
+    assert FRONT_MATTER["license"] == "apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("module", sorted(set(re.findall(r"python -m ([a-z_.]+)", README)) - {"venv"}))
@@ -44,7 +43,7 @@ def test_every_file_named_exists():
 def test_every_make_target_named_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^(?:\w+=\S+ )*make (\w+)", COMMANDS, re.MULTILINE))
-    assert targets == {"app", "test"}
+    assert targets == {"app", "space", "test"}
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
@@ -55,7 +54,7 @@ def test_every_variable_named_is_read():
 
 
 def test_requirements_name_the_whole_stack_and_constraints_pin_it():
-    stack = "gradio transformers peft bitsandbytes trl datasets torch plotly pandas".split()
+    stack = ["gradio", "transformers", "peft", "bitsandbytes", "trl", "datasets", "torch", "plotly", "pandas"]
     requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     for package in stack:
@@ -72,7 +71,9 @@ def test_figures_in_readme_are_those_of_the_runs():
         run = load_run(RUNS_FOLDER / name)
         table = join_items(run, items)
         summary = metrics.summarise(table["price_usd"], table["guess_usd"])
-        row = next(line for line in README.splitlines() if line.startswith("|") and f"| {run.info.rule} |" in line)
+        row = next(
+            line for line in README.splitlines() if line.startswith("|") and f"| {run.info.rule} |" in line
+        )
         for estimate, digits in ((summary.error_usd, 2), (summary.rmsle, 3), (summary.hits_pct, 1)):
             assert f"{estimate.value:.{digits}f}" in row
             assert f"[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]" in row

@@ -1,0 +1,97 @@
+"""What one run is trained and judged on: which rows, and how much each of them counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from pricer.distribution import PriceDistribution
+from pricer.errors import InputError
+from train.data import load_rows
+from train.dataset import row_weights
+from train.recipe import Recipe
+
+
+def validation_rows(recipe: Recipe, folder: Path) -> pd.DataFrame:
+    """The rows that judge the run. Raises InputError when there are none, or when a model that it builds on was
+    trained on them."""
+    rows = load_rows(folder / f"{recipe.validation_split}.parquet")
+    if not len(rows):
+        raise InputError(f"The split {recipe.validation_split} of {folder} has no rows: name another one.")
+    judge = _split_hashes(folder).get(recipe.validation_split)
+    for name in filter(None, [recipe.base_model, recipe.start_from, *recipe.teachers]):
+        if not (Path(name) / "recipe.yaml").is_file():
+            continue
+        fields = yaml.safe_load((Path(name) / "recipe.yaml").read_text(encoding="utf-8"))
+        hashes = _split_hashes(Path(name))
+        if judge and judge in [hashes.get(split) for split in fields.get("train_splits", ["train"])]:
+            raise InputError(
+                f"{name} was trained on the {recipe.validation_split} rows, which are to judge this run: name another "
+                "model, or another validation_split."
+            )
+    return rows
+
+
+def _split_hashes(folder: Path) -> dict[str, str]:
+    """The hash of each split's file, as train.prepare recorded them."""
+    path = folder / "data_card.json"
+    card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"splits": {}}
+    return {name: split.get("sha256") for name, split in card["splits"].items()}
+
+
+def training_rows(recipe: Recipe, folder: Path, target_prices_usd: np.ndarray, seed: int) -> pd.DataFrame:
+    """The recipe's rows, behind them those of extra_data, behind them the unlabelled texts, with `part` naming which.
+
+    `weight` is what a row's own price counts: on average 1, of extra rows extra_weight, of unlabelled texts 0 (their
+    price is NaN). `teacher_weight` is what the teachers count on it, where there are any; see `taught`.
+    """
+    own = pd.concat(
+        [load_rows(folder / f"{split}.parquet") for split in recipe.train_splits], ignore_index=True
+    )
+    if recipe.max_rows:
+        own = own.sample(min(recipe.max_rows, len(own)), random_state=seed)
+    parts = [_part(own, "rows", recipe, target_prices_usd, 1.0)]
+    if recipe.extra_data:
+        extra = load_rows(_file(recipe.extra_data))
+        parts.append(_part(extra, "extra_rows", recipe, target_prices_usd, recipe.extra_weight))
+    for path in recipe.unlabelled:
+        texts = load_rows(_file(path), priced=False)
+        parts.append(texts.assign(part="unlabelled_rows", weight=0.0, teacher_weight=recipe.teacher_weight))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _part(
+    rows: pd.DataFrame, name: str, recipe: Recipe, target_prices_usd: np.ndarray, counts: float
+) -> pd.DataFrame:
+    weight = counts * row_weights(rows, target_prices_usd, recipe)
+    return rows.assign(part=name, weight=weight, teacher_weight=counts * recipe.teacher_weight)
+
+
+def _file(path: str) -> Path:
+    """A file of rows; of a folder that train.prepare made, its training rows."""
+    return Path(path) / "train.parquet" if Path(path).is_dir() else Path(path)
+
+
+def taught(
+    rows: pd.DataFrame, teacher: np.ndarray, target_prices_usd: np.ndarray, recipe: Recipe
+) -> pd.DataFrame:
+    """The rows with `teacher_share`, the teachers' part of each row's target, and with `weight` as what both count.
+
+    teacher: (rows, 999) what they say. An unlabelled text counts as a row of the price that they give it would
+    (match_prices); one that then counts nothing keeps weight 0.
+    """
+    rows = rows.copy()
+    alone = (rows["part"] == "unlabelled_rows").to_numpy()
+    if alone.any():
+        guess = PriceDistribution(teacher[alone]).point("log-mean")
+        matched = row_weights(pd.DataFrame({"price": guess}), target_prices_usd, recipe)
+        rows.loc[alone, "teacher_weight"] *= matched
+    weight = rows["weight"] + rows["teacher_weight"]
+    # No 0 / 0 where a text counts nothing; its target is the teachers' like that of the others.
+    return rows.assign(
+        teacher_share=(rows["teacher_weight"] / weight).fillna(1.0), weight=weight / weight.mean()
+    )

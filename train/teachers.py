@@ -1,0 +1,111 @@
+"""What trained models say that a text costs, for another one to learn from: scored once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from accelerate import PartialState
+from tqdm import tqdm
+
+from pricer.distribution import PriceDistribution
+from pricer.errors import InputError
+from pricer.lattice import PRICES
+from pricer.model import Adapter, load_base, load_pair
+from pricer.predictor import Predictor
+from pricer.settings import Limits, ModelRef, Settings
+from train.data_card import sha256
+from train.recipe import Recipe
+from train.whole import WholeModel
+
+CHUNK = 1024  # texts in a kept file: what a kill can cost
+
+
+def teach(recipe: Recipe, texts: pd.Series, device: str, limits: Limits) -> np.ndarray:
+    """(texts, 999) float16: the mean of the teachers' distributions on each text, given that a price is spelled.
+
+    Every process of a launch scores a part of the texts. What is scored lies in <output>/teachers, in files named by
+    the teacher's weights, its prompt and the texts. Raises InputError for a folder that holds no model.
+    """
+    processes = PartialState()
+    kept = Path(recipe.output) / "teachers"
+    kept.mkdir(parents=True, exist_ok=True)
+    chunks = [texts.iloc[start : start + CHUNK].tolist() for start in range(0, len(texts), CHUNK)]
+    total = np.zeros((len(texts), len(PRICES)), np.float32)
+    for name in recipe.teachers:
+        about = describe(Path(name), recipe)
+        files = [kept / f"{_key(about, chunk)}.npy" for chunk in chunks]
+        mine = range(processes.process_index, len(chunks), processes.num_processes)
+        todo = [i for i in mine if _read(files[i], len(chunks[i])) is None]
+        if todo:
+            predictor = load_teacher(Path(name), recipe, device, limits)
+            hidden = not processes.is_main_process
+            for i in tqdm(todo, desc=name, unit=f" x {CHUNK} texts", disable=hidden):
+                _write(files[i], _score(predictor, chunks[i]))
+            del predictor  # makes room for the next one
+        processes.wait_for_everyone()
+        total += np.concatenate([_read(file, len(chunk)) for file, chunk in zip(files, chunks, strict=True)])
+    return (total / len(recipe.teachers)).astype(np.float16)
+
+
+def describe(folder: Path, recipe: Recipe) -> dict[str, object]:
+    """What a teacher's answers hang on: its weights, base and prompt."""
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights or not ((folder / "config.json").is_file() or _is_adapter(folder)):
+        raise InputError(
+            f"{folder} holds no model in safetensors form: name the output folder of a finished train.finetune."
+        )
+    return {
+        "weights": [sha256(path) for path in weights],
+        "base": recipe.base_model if _is_adapter(folder) else "",
+        "prompt": _prompt(folder, recipe),
+    }
+
+
+def load_teacher(folder: Path, recipe: Recipe, device: str, limits: Limits) -> Predictor:
+    """A model or an adapter in `folder`, in bf16 on CUDA. It is asked the question that it was trained on."""
+    precision = "fp32" if device == "cpu" else "bf16"
+    if _is_adapter(folder):
+        base = ModelRef.parse(recipe.base_model)
+        settings = Settings(base, ModelRef(str(folder)), "", device=device, precision=precision)
+        return Predictor(load_pair(settings, load_base(settings, device, precision)), limits)
+    settings = Settings(ModelRef(str(folder)), ModelRef(""), "")
+    model, tokenizer = load_base(settings, device, precision)
+    return Predictor(WholeModel(model, tokenizer, Adapter(folder, "", **_prompt(folder, recipe))), limits)
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file()
+
+
+def _prompt(folder: Path, recipe: Recipe) -> dict[str, object]:
+    own = {"question": recipe.question, "max_text_tokens": recipe.max_text_tokens}
+    path = folder / "pricer.json"
+    return own | (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+
+
+def _key(about: dict[str, object], texts: list[str]) -> str:
+    return hashlib.sha256(json.dumps([about, texts]).encode()).hexdigest()[:24]
+
+
+def _score(predictor: Predictor, texts: list[str]) -> np.ndarray:
+    found = predictor.predict([predictor.prepare(text) for text in texts], "tuned")
+    return PriceDistribution.stack([p.distribution for p in found]).conditional.astype(np.float16)
+
+
+def _read(path: Path, rows: int) -> np.ndarray | None:
+    with suppress(OSError, ValueError, EOFError):  # none yet, or damaged: scored anew
+        kept = np.load(path)
+        if kept.shape == (rows, len(PRICES)):
+            return kept
+    return None
+
+
+def _write(path: Path, probabilities: np.ndarray) -> None:
+    aside = path.with_suffix(".tmp.npy")  # so that a kill in the middle leaves no half
+    np.save(aside, probabilities)
+    aside.replace(path)
