@@ -17,17 +17,29 @@ import gradio as gr  # isort: skip
 from pricer.ui import text
 from pricer.ui.chart import plotly_route
 from pricer.ui.compare import add_api, build_compare
+from pricer.ui.evaluate import build_evaluate
+from pricer.ui.zero_gpu import share_gpu
 
-PAGE_CSS = (Path(__file__).with_name("page.css")).read_text(encoding="utf-8")
+PAGE_CSS = "".join(
+    (Path(__file__).with_name(name)).read_text(encoding="utf-8") for name in ("page.css", "evaluate.css")
+)
+MAX_UPLOAD_BYTES = 100_000_000  # not even taken from the network; each upload has its own limit below that
 PAGE_JS = (Path(__file__).with_name("page.js")).read_text(encoding="utf-8")
 
 
 def build_demo(predictor: Predictor | None, problem: str, settings: Settings) -> gr.Blocks:
     """The whole page. Without a predictor it still opens, and says `problem`."""
+    if predictor and settings.zero_gpu:
+        share_gpu(predictor, settings.gpu_seconds)
     with gr.Blocks(title=text.TITLE, fill_width=False) as demo:
         gr.HTML(f'<h1>{text.TITLE}</h1><p class="intro">{text.INTRO}</p>', elem_classes="masthead")
-        with gr.Tab(text.COMPARE_TAB, id="compare"):
-            build_compare(predictor, problem, settings)
+        with gr.Tabs() as tabs:
+            with gr.Tab(text.COMPARE_TAB, id="compare"):
+                box = build_compare(predictor, problem, settings)
+            with gr.Tab(text.EVALUATE_TAB, id="evaluation") as tab:
+                evaluate = build_evaluate(tab, tabs, settings, box, predictor, problem)
+        if evaluate:
+            evaluate.link(demo)
         add_api(predictor, problem)
         gr.HTML(f'<p class="footer-note">{text.FOOTER}</p>', elem_classes="footer")
     demo.queue(max_size=settings.limits.queue, default_concurrency_limit=1)
@@ -59,5 +71,6 @@ def page_options() -> dict[str, Any]:
     return look | {
         "css": look["css"] + PAGE_CSS,
         "js": PAGE_JS,
+        "max_file_size": MAX_UPLOAD_BYTES,
         "app_kwargs": {"routes": [plotly_route()]},
     }

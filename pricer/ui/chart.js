@@ -1,5 +1,5 @@
 // Browser side of pricer/ui/chart.py. gr.HTML runs this text once per chart, as the body of a function of
-// (element, trigger, props, server, upload, watch).
+// (element, trigger, props, server, upload, watch), behind a line `const given = {…}` with what does not change.
 const frame = element.querySelector(".chart-plot");
 const label = element.querySelector(".chart-label");
 const note = element.querySelector(".chart-note");
@@ -11,7 +11,7 @@ function load() {
   window.pricerPlotly ??= new Promise((resolve, reject) => {
     const script = document.createElement("script");
     // The page's <base> is the app's root, also behind a proxy with a root path.
-    script.src = new URL(props.plotly_path, document.baseURI).href;
+    script.src = new URL(given.plotly_path, document.baseURI).href;
     script.async = true;
     script.onload = () => resolve(window.Plotly);
     script.onerror = () => {
@@ -41,7 +41,7 @@ function template() {
       paper_bgcolor: clear,
       plot_bgcolor: clear,
       font,
-      colorway: props.colours,
+      colorway: given.colours,
       margin: { l: 48, r: 16, t: 32, b: 44 },
       xaxis: axis,
       yaxis: axis,
@@ -122,27 +122,35 @@ async function render(Plotly, data, layout) {
   for (const svg of frame.querySelectorAll(".main-svg")) svg.setAttribute("aria-hidden", "true");
 }
 
-async function draw() {
+/** One after the other: a figure that took long must not come out on top of a newer one. */
+let drawing = Promise.resolve();
+function draw() {
+  drawing = drawing.then(drawNow);
+}
+
+async function drawNow() {
+  if (!stale) return; // drawn meanwhile
   if (!frame.clientWidth) return; // in a hidden tab: the observer calls again when it is shown
   stale = false;
   const value = props.value;
   const figure = value ? JSON.parse(value) : null;
-  label.setAttribute("aria-label", figure?.layout?.meta?.description ?? props.description);
+  label.setAttribute("aria-label", figure?.layout?.meta?.description ?? (props.description ?? given.description));
   if (!figure) {
     if (handlers) window.Plotly.purge(frame);
     handlers = false;
-    return say(props.empty);
+    return say((props.empty ?? given.empty));
   }
   try {
     const Plotly = await load();
-    if (value !== props.value) return; // a newer figure came while the library was loading
+    if (value !== props.value) return; // a newer figure came while the library was loading, and draws next
     const { width, height, ...layout } = figure.layout; // the container has the size
+    if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // a finger scrolls; the toolbar selects
     await render(Plotly, figure.data, { uirevision: "keep", ...layout });
     listen();
     say("");
   } catch (error) {
     console.error("chart:", error);
-    say(props.failed);
+    say(given.failed);
   }
 }
 

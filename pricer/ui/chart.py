@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -37,7 +38,7 @@ HTML = """
 </div>
 """
 CSS = """
-.chart { position: relative; height: {{height}}px; border-radius: var(--radius-md);
+.chart { position: relative; height: HEIGHTpx; border-radius: var(--radius-md);
          background: var(--background-fill-secondary); transition: background 0.2s; }
 .chart-drawn { background: none; }
 .chart-plot { height: 100%; }
@@ -82,8 +83,8 @@ class ChartEvent(gr.EventData):
         return [point.customdata for point in self.points]
 
 
-def _quiet(event: str):
-    """An event of the chart with the settings that every linked view wants.
+def quiet_event(event: str):
+    """An event of an HTML component with the settings that every linked view wants.
 
     Gradio's defaults would drop a selection made while the last one is still being answered, lay a spinner
     over the outputs, and list the handler among the app's API endpoints.
@@ -91,9 +92,9 @@ def _quiet(event: str):
     listener = EventListener(event).listener
 
     @wraps(listener)
-    def listen(chart: Chart, *args, **kwargs):
+    def listen(component: gr.HTML, *args, **kwargs):
         quiet = {"trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private"}
-        return listener(chart, *args, **(quiet | kwargs))
+        return listener(component, *args, **(quiet | kwargs))
 
     return listen
 
@@ -112,9 +113,9 @@ class Chart(gr.HTML):
         empty: what stands in place of the figure when there is none
     """
 
-    click = _quiet("click")  # on a mark
-    select = _quiet("select")  # by box or lasso; no points when it holds none
-    deselect = _quiet("deselect")  # by a double click
+    click = quiet_event("click")  # on a mark
+    select = quiet_event("select")  # by box or lasso; no points when it holds none
+    deselect = quiet_event("deselect")  # by a double click
 
     def __init__(
         self,
@@ -130,18 +131,24 @@ class Chart(gr.HTML):
         self.description = description
         self.empty = empty
         self.failed = failed
+        # In the script, not among the props: those Gradio now and then loses when the first value of a chart in a
+        # hidden tab comes in while the tab is being opened.
+        given = {
+            "plotly_path": PLOTLY_PATH,
+            "colours": [BASE_COLOUR, TUNED_COLOUR],
+            "description": description,
+            "empty": empty,
+            "failed": failed,
+        }
+        script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
         super().__init__(
             value,
             html_template=HTML,
-            css_template=CSS,
-            js_on_load=Path(__file__).with_suffix(".js").read_text(encoding="utf-8"),
+            css_template=CSS.replace("HEIGHT", str(self.height)),
+            js_on_load=f"const given = {json.dumps(given)};\n{script}",
             apply_default_css=False,
-            height=self.height,
             description=description,
             empty=empty,
-            failed=failed,
-            plotly_path=PLOTLY_PATH,
-            colours=[BASE_COLOUR, TUNED_COLOUR],
             **kwargs,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from html import escape
 
@@ -45,6 +45,15 @@ class View:
     actual_usd: float | None = None
 
 
+@dataclass(frozen=True)
+class CompareBox:
+    """Where other tabs may put a text, and `predict_after(event)`, which then asks both models."""
+
+    product: gr.Textbox
+    actual: gr.Textbox
+    predict_after: Callable
+
+
 def load_examples() -> list[dict[str, str]]:
     return json.loads((ASSETS / "examples.json").read_text(encoding="utf-8"))
 
@@ -53,24 +62,24 @@ def predict_all(predictor: Predictor, product_text: str) -> Iterator[Answer]:
     """The answer as it grows: without predictions, with the base's, with both."""
     answer = Answer(predictor.prepare(product_text), len(product_text.strip()))
     yield answer
-    for which in PASSES:
-        answer = answer.with_prediction(which, predictor.predict([answer.prompt], which)[0])
+    for which, prediction in predictor.both_passes(answer.prompt):
+        answer = answer.with_prediction(which, prediction)
         yield answer
 
 
-def build_compare(predictor: Predictor | None, problem: str, settings: Settings) -> None:
+def build_compare(predictor: Predictor | None, problem: str, settings: Settings) -> CompareBox:
     """Lay out the tab inside the current Blocks. Without a predictor it shows the problem instead."""
     examples = load_examples()
-    first = None
-    if predictor:
+    first, default = None, _default_rule(predictor)
+    if predictor and not settings.zero_gpu:  # there a GPU is lent to visitors only
         *_, first = predict_all(predictor, examples[0]["text"])  # the page opens with an answer on it
-    shown = dict(zip(_OUTPUTS, render(first, View(), settings.label), strict=True))
+    shown = dict(zip(_OUTPUTS, render(first, View(default), settings.label), strict=True))
 
     with gr.Column(elem_classes="compare"):
         if problem:
             gr.Markdown(text.MODELS_MISSING.format(problem=escape(problem)), elem_classes="notice problem")
         product = gr.Textbox(
-            value=examples[0]["text"] if first else "",
+            value=examples[0]["text"] if predictor else "",
             label=text.TEXT_LABEL,
             placeholder=text.TEXT_PLACEHOLDER,
             lines=5,
@@ -108,9 +117,9 @@ def build_compare(predictor: Predictor | None, problem: str, settings: Settings)
             )
             rule = gr.Radio(
                 [(text.RULES[name][0], name) for name in text.RULES],
-                value=DEFAULT_RULE,
+                value=default,
                 label=text.RULE_LABEL,
-                info=text.RULES[DEFAULT_RULE][1],
+                info=_rule_info(default, default),
                 elem_id="rule",
                 scale=3,
             )
@@ -156,7 +165,7 @@ def build_compare(predictor: Predictor | None, problem: str, settings: Settings)
         return [answer, *show(answer, *view_values)]
 
     def on_rule(name: str):
-        return gr.update(info=text.RULES[name][1])
+        return gr.update(info=_rule_info(name, default))
 
     def predict_after(event) -> None:
         """Say at once that the request is in line, then predict; if that fails, show the last answer again."""
@@ -174,12 +183,15 @@ def build_compare(predictor: Predictor | None, problem: str, settings: Settings)
     for control in view_inputs:
         control.change(show, [state, *view_inputs], [notice, *targets], trigger_mode="always_last", **at_once)
     rule.change(on_rule, rule, rule, **at_once)
+    return CompareBox(product, actual, predict_after if predictor else lambda event: None)
 
 
 def add_api(predictor: Predictor | None, problem: str) -> None:
     """The one endpoint for programs: `/predict`, the same answer as `python -m pricer --json`."""
 
-    def predict(product_text: str, rule: str = DEFAULT_RULE) -> dict:
+    default = _default_rule(predictor)
+
+    def predict(product_text: str, rule: str = default) -> dict:
         """Price a product's text with both models; `rule` is one of log-mean, median, mean, mode, best-hit, top-3."""
         if predictor is None:
             raise gr.Error(problem, print_exception=False)
@@ -222,12 +234,12 @@ def render(answer: Answer | None, view: View, label: str) -> list:
 def _card(which: str, prediction: Prediction, answer: Answer, view: View, label: str, height: float) -> list:
     distribution = prediction.distribution
     price = float(distribution.point(view.rule))
-    low, high = (float(bound) for bound in distribution.interval(INTERVAL_LEVEL))
+    low, high = prediction.interval()
     interval = text.INTERVAL.format(level=INTERVAL_LEVEL)
     body = (
         f'<p class="price">{_usd(price)}</p>'
         f'<p class="interval"><span>{interval}</span> <b>${low:,.0f} to ${high:,.0f}</b> '
-        f"{_term(text.NOT_CALIBRATED, text.INTERVAL_HELP.format(level=INTERVAL_LEVEL))}</p>"
+        f"{_term(*_calibrated(prediction))}</p>"
     )
     if view.actual_usd:
         body += _outcome(price, view.actual_usd)
@@ -252,6 +264,25 @@ def _card(which: str, prediction: Prediction, answer: Answer, view: View, label:
     return [_head(which, label, body), figure, foot]
 
 
+def _calibrated(prediction: Prediction) -> tuple[str, str]:
+    """Whether the interval was checked against real prices: in short, and what that means."""
+    found = prediction.calibration
+    if found is None:
+        return text.NOT_CALIBRATED, text.NOT_CALIBRATED_HELP.format(level=INTERVAL_LEVEL)
+    meaning = text.CALIBRATED_HELP.format(level=INTERVAL_LEVEL, items=found.items)
+    if INTERVAL_LEVEL in found.coverage:
+        meaning += text.MEASURED.format(coverage=found.coverage[INTERVAL_LEVEL])
+    return text.CALIBRATED.format(items=found.items), meaning
+
+
+def _default_rule(predictor: Predictor | None) -> str:
+    return predictor.rule if predictor else DEFAULT_RULE
+
+
+def _rule_info(name: str, default: str) -> str:
+    return text.RULES[name][1] + (text.DEFAULT_RULE if name == default else "")
+
+
 def _head(which: str, label: str, body: str) -> str:
     subtitle = escape(text.SUBTITLES[which].format(label=label))
     return f'<header><h3>{text.NAMES[which]}</h3><span class="subtitle">{subtitle}</span></header>{body}'
@@ -271,11 +302,7 @@ def _outcome(guess_usd: float, actual_usd: float) -> str:
 
 def _verdict(predictions: dict[str, Prediction], view: View) -> str:
     price = {w: float(p.distribution.point(view.rule)) for w, p in predictions.items()}
-    width = {
-        w: float(high - low) + 1
-        for w, p in predictions.items()
-        for low, high in [p.distribution.interval(INTERVAL_LEVEL)]
-    }
+    width = {w: high - low + 1 for w, p in predictions.items() for low, high in [p.interval()]}
     change = price["tuned"] / price["base"] - 1
     if abs(change) < 0.02:
         sentence = text.SAME.format(tuned=_usd(price["tuned"])).removesuffix(".")

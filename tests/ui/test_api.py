@@ -8,7 +8,7 @@ from pricer.settings import Settings
 from pricer.ui import build_demo, page_options, theme
 
 TEXT = "Cordless drill with two batteries"
-FIELDS = {"price_usd", "low_usd", "high_usd", "rule", "rules", "unpriced_mass", "seconds"}
+FIELDS = {"price_usd", "low_usd", "high_usd", "calibrated", "rule", "rules", "unpriced_mass", "seconds"}
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,14 @@ def test_rule_may_be_left_out(client):
     answer = client.predict(TEXT, api_name="/predict")
     assert answer["base"]["rule"] == "log-mean"
     assert answer["base"]["price_usd"] == answer["base"]["rules"]["log-mean"]
+
+
+def test_a_calibrated_adapter_gives_its_interval_and_its_rule(calibrated_predictor, tiny_settings, serve):
+    demo = theme.silence(build_demo(calibrated_predictor, "", tiny_settings))
+    client = gradio_client.Client(serve(demo, **page_options(), show_error=True), verbose=False)
+    answer = client.predict(TEXT, api_name="/predict")
+    assert without_seconds(answer) == without_seconds(calibrated_predictor.compare(TEXT).to_dict("median"))
+    assert (answer["base"]["calibrated"], answer["tuned"]["calibrated"]) == (False, True)
 
 
 def test_long_text_is_reported_as_cut(client):

@@ -142,6 +142,33 @@ def test_rule_and_axis_read_the_same_answer_otherwise(visit, tiny_predictor):
     assert clean(page)
 
 
+def test_says_which_interval_was_checked_against_real_prices(
+    visit, open_page, serve, calibrated_predictor, tiny_settings
+):
+    page = visit()
+    for which in WHICH:
+        expect(page.locator(f"#head-{which} .interval")).to_contain_text(text.NOT_CALIBRATED)
+    expect(page.locator("#rule input:checked")).to_have_value("log-mean")
+
+    demo = theme.silence(build_demo(calibrated_predictor, "", tiny_settings))
+    page = open_page(serve(demo, **page_options(), show_error=True))
+    tuned, base = (page.locator(f"#head-{which} .interval") for which in ("tuned", "base"))
+    expect(tuned.locator("abbr")).to_have_text("checked on 1,234 listings")
+    expect(tuned.locator("abbr")).to_have_attribute("title", re.compile("not trained on.* held 91.2%"))
+    expect(base.locator("abbr")).to_have_text(text.NOT_CALIBRATED)
+    product_text = product(page).input_value()
+    for which, where in (("tuned", tuned), ("base", base)):
+        answer = calibrated_predictor.compare(product_text).to_dict()[which]
+        expect(where.locator("b")).to_have_text(f"${answer['low_usd']:,.0f} to ${answer['high_usd']:,.0f}")
+    expect(page.locator("#rule input:checked")).to_have_value("median")
+    expect(page.locator("#rule")).to_contain_text(text.DEFAULT_RULE.strip())
+    expect_prices(page, calibrated_predictor, product_text, "median")
+    page.get_by_role("radio", name=text.RULES["mode"][0], exact=True).check()
+    expect_prices(page, calibrated_predictor, product_text, "mode")
+    expect(page.locator("#rule")).not_to_contain_text(text.DEFAULT_RULE.strip())
+    assert clean(page)
+
+
 def test_raw_text(visit):
     page = visit()
     assert page.locator(".raw").count() == 0

@@ -1,7 +1,4 @@
-"""Plotly figures from data: pure functions, no page, no model.
-
-Figures leave paper, plot background, type and grid to the page, so that they fit light and dark.
-"""
+"""The Compare tab's figure: one model's distribution over prices."""
 
 from __future__ import annotations
 
@@ -11,13 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from pricer.distribution import PriceDistribution
-
-# 3:1 or better on the light and on the dark page; apart in hue (which all common colour blindness leaves
-# apart) and in lightness (so in print too).
-BASE_COLOUR = "#64748b"
-TUNED_COLOUR = "#d97706"
-ACTUAL_COLOUR = "#dc2626"
-COLOURS = {"base": BASE_COLOUR, "tuned": TUNED_COLOUR}
+from pricer.figures.style import ACTUAL_COLOUR, COLOURS, with_alpha
 
 LOG_TICKS = [1, 3, 10, 30, 100, 300, 999]
 LINEAR_TICKS = [0, 200, 400, 600, 800, 999]
@@ -73,7 +64,7 @@ def price_distribution(
             mode="lines",
             line={"shape": "hv", "color": colour, "width": 1.5},
             fill="tozeroy",
-            fillcolor=_with_alpha(colour, 0.28),
+            fillcolor=with_alpha(colour, 0.28),
             hovertemplate="%{customdata[0]}: %{customdata[1]}<extra></extra>",
         )
     )
@@ -113,8 +104,3 @@ def price_distribution(
         plot_bgcolor="rgba(0,0,0,0)",
     )
     return figure
-
-
-def _with_alpha(colour: str, alpha: float) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{alpha})"

@@ -1,0 +1,23 @@
+"""Plotly figures from data: pure functions, no page, no model.
+
+Figures leave paper, plot background, type and grid to the page, so that they fit light and dark.
+
+    style         colours, marks and axes that all figures share
+    distribution  the Compare tab: a model's distribution over prices
+    guesses       the Evaluation tab, item by item: guess against price, A against B, one item's strip
+    errors        the Evaluation tab, in sum: spread of errors, by group, running, coverage
+"""
+
+from pricer.figures.distribution import binned, distribution_height, price_bins, price_distribution
+from pricer.figures.style import ACTUAL_COLOUR, BASE_COLOUR, COLOURS, TUNED_COLOUR
+
+__all__ = [
+    "ACTUAL_COLOUR",
+    "BASE_COLOUR",
+    "COLOURS",
+    "TUNED_COLOUR",
+    "binned",
+    "distribution_height",
+    "price_bins",
+    "price_distribution",
+]

@@ -1,0 +1,35 @@
+"""A file that the server makes and the browser saves, without a copy on the server's disk.
+
+saved = Download()
+button.click(lambda: Download.file("prices.csv", "index,guess\n"), None, saved)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+
+class Download(gr.HTML):
+    def __init__(self, **kwargs: Any):
+        super().__init__(
+            None,
+            html_template="<span></span>",
+            js_on_load=Path(__file__).with_suffix(".js").read_text(encoding="utf-8"),
+            apply_default_css=False,
+            elem_classes="download",
+            **kwargs,
+        )
+
+    @staticmethod
+    def file(name: str, text: str) -> str:
+        """The value that saves `text` as `name`; each is another one, so that the same file can be saved twice."""
+        return json.dumps({"name": name, "text": text, "at": time.time_ns()})
+
+    @property
+    def skip_api(self) -> bool:
+        return True

@@ -1,0 +1,324 @@
+"""A visitor's own runs in a real browser: upload, compare, remove, export, and a live run that can be stopped."""
+
+import io
+import re
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from playwright.sync_api import expect
+
+from pricer.arena import Arena
+from pricer.predictor import Predictor
+from pricer.runs import Run, RunInfo, load_items, load_runs
+from pricer.settings import Settings
+from pricer.tables import csv_text
+from pricer.ui import build_demo, page_options, text, theme
+from pricer.view import SEED_PAIR, View
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=60_000)
+
+ITEMS = load_items()
+HOSTILE = "<img src=x onerror=window.x=1>"
+NAMES = ["Cordless drill", "Phone case", "Guitar", "Desk lamp", "Brake pads", "Office chair"]
+PRICES = [89.0, 9.5, 310.0, 25.0, 44.0, 185.0]
+
+
+class Gate(Predictor):
+    """A model that a test can hold: it answers as often as `let` says."""
+
+    def __init__(self, pair):
+        super().__init__(pair)
+        self.open, self.gate = True, threading.Semaphore(0)
+
+    def predict(self, prompts, which, *rest):
+        if not self.open and which == "base":
+            assert self.gate.acquire(timeout=100)
+        return super().predict(prompts, which, *rest)
+
+    def let(self, items):
+        for _ in range(items):
+            self.gate.release()
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_pair):
+    return Gate(tiny_pair)
+
+
+@pytest.fixture(scope="module")
+def url(predictor, tiny_settings, serve, tmp_path_factory):
+    file = tmp_path_factory.mktemp("texts") / "items.parquet"
+    texts = [f"Hand-made text of item {index}" for index in ITEMS["index"]]
+    ITEMS.assign(text=texts, price=ITEMS["price_usd"])[["index", "text", "price"]].to_parquet(file)
+    demo = build_demo(predictor, "", replace(tiny_settings, test_items=file))
+    return serve(theme.silence(demo), **page_options(), show_error=True)
+
+
+@pytest.fixture
+def visit(open_page, url):
+    def visit(**options):
+        page = open_page(url, **options)
+        page.get_by_role("tab", name=text.EVALUATE_TAB).click()
+        page.locator("#scatter-b .chart-drawn .main-svg").first.wait_for()
+        return page
+
+    return visit
+
+
+def unfold(page, title):
+    page.locator(".fold > button", has_text=title).click()
+
+
+def give(page, words, name="my run.csv", box="#own-file"):
+    words = words.encode() if isinstance(words, str) else words
+    page.locator(f"{box} input[type=file]").set_input_files(
+        [{"name": name, "mimeType": "text/csv", "buffer": words}]
+    )
+
+
+def marks(page, chart):
+    """How many items a scatter draws."""
+    return page.locator(f"{chart} .chart-plot").evaluate(
+        "p => (p._fullData ?? []).filter(t => t.customdata).reduce((n, t) => n + t.customdata.length, 0)"
+    )
+
+
+def figures(page):
+    return page.locator("#metrics tbody tr").first.locator("td b")
+
+
+def check_clean(page):
+    assert (page.errors, page.foreign) == ([], [])
+    assert page.evaluate("typeof window.x") == "undefined"
+
+
+def test_an_uploaded_run_is_compared_and_can_be_a_or_b_or_taken_away(visit):
+    rng = np.random.default_rng(0)
+    guess = (ITEMS["price_usd"][:100] * rng.uniform(0.9, 1.1, 100)).round(2)
+    page = visit()
+    unfold(page, text.OWN_TITLE)
+    give(page, csv_text(pd.DataFrame({"index": ITEMS["index"][:100], "guess": guess})), f"{HOSTILE}.csv")
+    run = Run(
+        RunInfo(name="own-x", label="x", kind="own"),
+        pd.DataFrame({"index": ITEMS["index"][:100], "guess_usd": guess}),
+    )
+    arena = Arena(load_runs(), ITEMS).with_runs({"own-x": run})
+    found = arena.head_to_head(View(SEED_PAIR[0], "own-x"))
+    expect(page.locator("#active .count")).to_have_text("100 of 100 items")
+    expect(figures(page).nth(1)).to_have_text(f"${found.b['error_usd'].value:,.2f}")
+    expect(page.locator("#board .badge.kind-own")).to_have_text(text.KINDS["own"])
+    assert marks(page, "#scatter-b") == 100
+    page.get_by_role("button", name=re.compile("^Make .*img src=x.* run A$")).click()
+    expect(figures(page).nth(0)).to_have_text(f"${found.b['error_usd'].value:,.2f}")
+    page.locator("#own-runs .chip").click()
+    expect(page.locator("#own-runs .chip")).to_have_count(0)
+    expect(page.locator("#active .count")).to_have_text("250 of 250 items")
+    expect(page.locator("#board .badge.kind-own")).to_have_count(0)
+    check_clean(page)
+
+
+def test_another_visitor_does_not_see_it(visit):
+    page, other = visit(), visit()
+    unfold(page, text.OWN_TITLE)
+    give(page, "index,guess\n1,2\n2,3\n", "secret.csv")
+    expect(page.locator("#own-runs .chip")).to_contain_text("secret · 2")
+    other.get_by_role("button", name=text.SWAP).click()
+    expect(other.locator("#board .badge.kind-own")).to_have_count(0)
+    assert "secret" not in other.content()
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "complaint"),
+    [
+        (
+            "index,guess\n0,1\n1,abc\n",
+            "bad.csv",
+            "bad.csv: row 2, column guess: “abc” is no price in dollars",
+        ),
+        (f"index,guess\n0,{HOSTILE}\n", "bad.csv", f"row 1, column guess: “{HOSTILE}” is no price"),
+        (b"\x00\x01\x02", "bad.parquet", "bad.parquet is damaged or no parquet file"),
+        (b"x" * 21_000_000, "big.csv", "big.csv has 21.0 MB: give at most 20 MB"),
+    ],
+    ids=["cell", "markup", "damaged", "large"],
+)
+def test_a_bad_file_is_said_in_a_sentence_and_changes_nothing(visit, words, name, complaint):
+    page = visit()
+    unfold(page, text.OWN_TITLE)
+    give(page, words, name)
+    expect(page.locator("#own-notice [role=alert]")).to_contain_text(complaint)
+    expect(page.locator("#active .count")).to_have_text("250 of 250 items")
+    give(page, "index,guess\n1,2\n")  # and the next one is taken
+    expect(page.locator("#own-runs .chip")).to_have_count(1)
+    expect(page.locator("#own-notice [role=alert]")).to_have_count(0)
+    check_clean(page)
+
+
+def test_own_products_have_their_text_in_the_detail_and_in_the_export(visit):
+    page = visit()
+    unfold(page, text.OWN_TITLE)
+    words = pd.DataFrame(
+        {
+            "text": ["=cmd|' /C calc'!A0", f"Lamp {HOSTILE}"],
+            "price": [89.0, 20.0],
+            "guess": [70.0, 30.0],
+            "category": ["@SUM(1)", f"x{HOSTILE}"],
+        }
+    )
+    give(page, words.to_csv(index=False), "mine.csv")
+    expect(page.locator("#active .count")).to_have_text("2 of 2 items")
+    page.locator("#panels").get_by_role("tab", name=text.PANELS["items"], exact=True).click()
+    page.locator("#items .virtual-row").nth(1).locator("[role=gridcell]").first.click()
+    expect(page.locator("#detail-foot .item-text")).to_have_text(f"Lamp {HOSTILE}")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name=text.EXPORT).click()
+    assert saved.value.suggested_filename == "pricer-own-mine-own-mine.csv"
+    table = pd.read_csv(saved.value.path())
+    assert table["text"].tolist() == ["'=cmd|' /C calc'!A0", f"Lamp {HOSTILE}"]
+    assert table["category"].tolist() == ["'@SUM(1)", f"x{HOSTILE}"]
+    assert table["guess_usd_b"].tolist() == [70, 30]
+    page.get_by_role("button", name=text.SEND).click()
+    expect(page.locator("#product-text textarea")).to_have_value(f"Lamp {HOSTILE}")
+    check_clean(page)
+
+
+def test_export_is_the_view(visit):
+    page = visit()
+    page.get_by_role("button", name=text.PRESETS["worst-b"][0], exact=True).click()
+    expect(page.locator("#active .count")).to_contain_text("of 250 items")
+    expect(page.get_by_role("button", name=text.PRESETS["worst-b"][0], exact=True)).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    for _ in range(2):  # the same file twice
+        with page.expect_download() as saved:
+            page.get_by_role("button", name=text.EXPORT).click()
+    arena, view = Arena(load_runs(), ITEMS), View(*SEED_PAIR, preset="worst-b")
+    table = pd.read_csv(io.BytesIO(saved.value.path().read_bytes()))
+    assert table["index"].tolist() == arena.index[arena.narrowed(view).ranked].tolist()
+    assert "text" not in table
+    check_clean(page)
+
+
+# Live ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def products():
+    return csv_text(pd.DataFrame({"text": NAMES, "price": PRICES}))
+
+
+def begin(page, products):
+    unfold(page, text.LIVE_TITLE)
+    page.locator("#live-source").get_by_label(text.LIVE_SOURCES["csv"]).check()
+    give(page, products, "products.csv", "#live-file")
+    expect(page.locator("#live-status")).to_contain_text("6 products from products")
+    page.locator("#live-start").click()
+
+
+def test_a_live_run_joins_the_session_and_is_compared(visit, predictor, products):
+    page = visit()
+    begin(page, products)
+    expect(page.locator("#live-status")).to_have_text(text.LIVE_DONE.format(done=6))
+    expect(page.locator("#active .count")).to_have_text("6 of 6 items")
+    for i, which in enumerate(("base", "tuned")):
+        answers = predictor.predict([predictor.prepare(name) for name in NAMES], which)
+        guesses = [float(answer.distribution.point(predictor.rule)) for answer in answers]
+        error = float(np.abs(np.array(guesses) - PRICES).mean())
+        shown = float(figures(page).nth(i).inner_text().strip("$").replace(",", ""))
+        assert shown == pytest.approx(error, abs=0.05)
+    expect(page.locator("#own-runs .chip")).to_have_count(2)
+    assert marks(page, "#scatter-a") == marks(page, "#scatter-b") == 6
+    expect(page.locator("#live-start")).to_be_enabled()
+    expect(page.locator("#live-stop")).to_be_disabled()
+    check_clean(page)
+
+
+def test_points_appear_and_a_stop_keeps_what_is_done(visit, predictor, products):
+    page = visit()
+    predictor.open = False
+    try:
+        begin(page, products)
+        expect(page.locator("#live-stop")).to_be_enabled()
+        predictor.let(1)
+        expect(page.locator("#live-status")).to_contain_text("1 of 6 items")
+        page.wait_for_function(
+            "document.querySelector('#scatter-b .chart-plot')._fullData.some(t => t.customdata)"
+        )
+        expect(page.locator("#active .count")).to_have_text("1 of 1 items")
+        unfold(page, text.OWN_TITLE)
+        give(page, "index,guess\n1,2\n")  # not while a live run writes to the same place
+        expect(page.locator("#own-notice [role=alert]")).to_have_text(text.LIVE_RUNNING)
+        page.locator("#live-stop").click()
+        expect(page.locator("#live-status")).to_have_text(text.LIVE_STOPPING)
+        predictor.let(1)
+        expect(page.locator("#live-status")).to_contain_text(re.compile(r"Stopped: the \d items"))
+    finally:
+        predictor.open = True
+        predictor.let(9)
+    done = int(re.search(r"\d", page.locator("#live-status").inner_text()).group())
+    assert 2 <= done < 6
+    expect(page.locator("#active .count")).to_have_text(f"{done} of {done} items")
+    assert marks(page, "#scatter-a") == done
+    expect(page.locator("#own-runs .chip")).to_have_count(2)
+    expect(page.locator("#live-start")).to_be_enabled()
+    check_clean(page)
+
+
+def test_test_items_can_be_scored_live_where_their_text_is_at_hand(visit):
+    page = visit()
+    unfold(page, text.LIVE_TITLE)
+    page.locator("#live-count input[type=number]").fill("3")
+    page.locator("#live-count input[type=number]").press("Tab")
+    page.locator("#live-start").click()
+    expect(page.locator("#live-status")).to_have_text(text.LIVE_DONE.format(done=3))
+    expect(page.locator("#active .count")).to_have_text("3 of 3 items")
+    expect(page.locator("#board tbody tr").filter(has_text="live")).to_have_count(2)
+    check_clean(page)
+
+
+def test_a_live_run_without_a_file_or_without_texts_says_what_to_do(
+    open_page, serve, tiny_pair, tiny_settings, tmp_path
+):
+    settings = replace(tiny_settings, test_items=tmp_path / "nothing.parquet")
+    url = serve(theme.silence(build_demo(Predictor(tiny_pair), "", settings)), **page_options())
+    page = open_page(url)
+    page.get_by_role("tab", name=text.EVALUATE_TAB).click()
+    unfold(page, text.LIVE_TITLE)
+    page.locator("#live-start").click()
+    expect(page.locator("#live-status [role=alert]")).to_have_text(text.LIVE_NO_TEXTS)
+    page.locator("#live-source").get_by_label(text.LIVE_SOURCES["csv"]).check()
+    page.locator("#live-start").click()
+    expect(page.locator("#live-status [role=alert]")).to_have_text(text.LIVE_NO_FILE)
+    give(page, "text,price\nDrill,free\n", "bad.csv", "#live-file")
+    expect(page.locator("#live-status [role=alert]")).to_contain_text(
+        "row 1, column price: “free” is no price"
+    )
+    check_clean(page)
+
+
+def test_without_models_a_live_run_says_why_and_an_upload_works(open_page, serve):
+    problem = "There is no adapter at /nowhere."
+    url = serve(theme.silence(build_demo(None, problem, Settings.from_env({}))), **page_options())
+    page = open_page(url)
+    page.get_by_role("tab", name=text.EVALUATE_TAB).click()
+    unfold(page, text.LIVE_TITLE)
+    expect(page.locator("#live")).to_contain_text(text.LIVE_NO_MODEL.format(problem=problem))
+    unfold(page, text.OWN_TITLE)
+    give(page, "index,guess\n1,2\n")
+    expect(page.locator("#own-runs .chip")).to_have_count(1)
+    check_clean(page)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_boxes_fit_the_page(visit, width):
+    page = visit(width=width)
+    for title in (text.OWN_TITLE, text.LIVE_TITLE):
+        unfold(page, title)
+    page.locator("#live-start").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for box in ("#own-file", "#live-start", "#live-stop"):
+        place = page.locator(box).bounding_box()
+        assert place["x"] >= 0 and place["x"] + place["width"] <= width
