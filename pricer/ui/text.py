@@ -151,7 +151,7 @@ METRICS = {  # field of metrics.Summary: name, what it means, how it is written,
     "rmsle": (
         "RMSLE",
         "Root mean squared difference of log prices: counts being wrong by a factor, cheap or dear.",
-        "{:.3f}",
+        "{:.2f}",
         False,
     ),
     "hits_pct": ("Hits", "Guesses less than $40 or less than 20 % away from the price.", "{:.1f} %", True),

@@ -127,7 +127,7 @@ def first_cell(page):
 def test_opens_on_the_seeds_pair_with_its_published_figures(visit):
     page = visit()
     expect_figures(page, SEED)
-    for value in ("$395.72", "$52.09", "1.492", "0.395", "28.0 %", "68.4 %"):
+    for value in ("$395.72", "$52.09", "1.49", "0.39", "28.0 %", "68.4 %"):
         expect(page.locator("#metrics").get_by_text(value, exact=True)).to_have_count(1)
     expect(page.locator("#head-to-head")).to_contain_text("On the 250 items that both have, B is closer")
     expect(page.locator("#head-to-head")).to_contain_text("$343.63 lower")
