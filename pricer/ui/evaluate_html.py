@@ -152,7 +152,9 @@ def _signed_ends(found: Estimate) -> list[str]:
 
 
 def _between(low: str, high: str, word: str) -> str:
-    """Two ends of an interval, each in one piece wherever the line breaks."""
+    """Two ends of an interval, each in one piece wherever the line breaks; a percent sign behind the last is enough."""
+    if high.endswith(" %"):
+        low = low.removesuffix(" %")
     return f"<i>{low}</i> {word} <i>{high}</i>"
 
 
