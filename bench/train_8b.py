@@ -33,7 +33,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCa
 
 from bench.products import products
 from pricer.distribution import PriceDistribution
-from pricer.errors import InputError, PricerError
+from pricer.errors import InputError, PricerError, report
 from pricer.model import LlamaPair, load_adapter_card, load_pair, loading_options
 from pricer.predictor import Predictor
 from pricer.settings import Limits, ModelRef, Settings
@@ -340,8 +340,7 @@ def main(argv: list[str] | None = None) -> int:
             raise InputError("The recipes want their base in several precisions: measure them one by one.")
         results = measure_all(options, fields, precisions.pop())
     except PricerError as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return report(error)
     print(table(results))
     return 0 if all(result["loaded_again_is_the_same"] for result in results) else 1
 

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from pricer.distribution import INTERVAL_LEVEL, RULES
-from pricer.errors import InputError, PricerError
+from pricer.errors import InputError, PricerError, report
 from pricer.model import PASSES
 from pricer.predictor import Comparison, load_predictor
 from pricer.prompt import clean
@@ -26,8 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         text = _read_text(options.text)
         comparison = compare(text, Settings.from_env(profile=options.profile))
     except PricerError as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return report(error)
     answer = comparison.to_dict(options.rule)
     if options.distribution:
         for which in PASSES:

@@ -93,14 +93,5 @@ def _shown(model: ModelRef) -> str:
 
 
 def table_row(index: int, prediction: Prediction, rule: str, price_usd: float) -> dict[str, Any]:
-    """A row of a run's table, as train/evaluate.py writes it."""
-    low, high = prediction.interval()
-    return {
-        "index": int(index),
-        "guess_usd": round(float(prediction.distribution.point(rule)), 2),
-        "low_usd": low,
-        "high_usd": high,
-        "unpriced_mass": float(prediction.distribution.unpriced_mass),
-        "crps_usd": float(prediction.distribution.crps(price_usd)),
-        "seconds": prediction.seconds,
-    }
+    crps = float(prediction.distribution.crps(price_usd))
+    return {"index": int(index), **prediction.run_row(rule), "crps_usd": crps}

@@ -43,6 +43,17 @@ class Prediction:
             low, high = self.distribution.interval(level)
         return float(low), float(high)
 
+    def run_row(self, rule: str) -> dict[str, float]:
+        """What an evaluation run's table holds of it, by column."""
+        low, high = self.interval()
+        return {
+            "guess_usd": round(float(self.distribution.point(rule)), 2),
+            "low_usd": low,
+            "high_usd": high,
+            "unpriced_mass": float(self.distribution.unpriced_mass),
+            "seconds": self.seconds,
+        }
+
     def to_dict(self, rule: str = DEFAULT_RULE) -> dict[str, Any]:
         """Plain values, prices in USD: price_usd by `rule`, the 90 % interval, all rules, and more."""
         low, high = self.interval()

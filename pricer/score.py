@@ -33,7 +33,7 @@ from tqdm import tqdm
 from pricer import table_stream
 from pricer.calibration import weights_sha256
 from pricer.distribution import DEFAULT_RULE, RULES
-from pricer.errors import InputError, PricerError, SetupError
+from pricer.errors import InputError, PricerError, SetupError, report
 from pricer.model import PASSES, Adapter, choose_device, choose_precision, load_adapter_card
 from pricer.predictor import Predictor, load_predictor
 from pricer.settings import PROFILES, Settings
@@ -351,8 +351,7 @@ def main(argv: list[str] | None = None) -> int:
         store = Store(options.output)
         scored, rejected = score_file(source, store, task, adapter, engine, options.restart)
     except PricerError as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return report(error)
     except OSError as error:
         what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
         print(

@@ -19,7 +19,7 @@ from typing import Any
 from huggingface_hub import SpaceHardware, metadata_load
 from packaging.requirements import InvalidRequirement, Requirement
 
-from pricer.errors import InputError, PricerError
+from pricer.errors import InputError, PricerError, report
 from pricer.hub import HUB_ID, Content, listing, size, upload
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,8 +168,7 @@ def main(argv: list[str] | None = None) -> int:
             )
             print(f"published: {address}")
     except PricerError as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return report(error)
     return 0
 
 

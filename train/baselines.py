@@ -30,7 +30,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import FeatureUnion
 
-from pricer.errors import InputError, PricerError, SetupError
+from pricer.errors import InputError, PricerError, SetupError, report
 from pricer.metrics import predict_error
 from pricer.runs import Run, RunInfo, save_run
 from train.clean import MAX_PRICE_USD, MIN_PRICE_USD
@@ -313,8 +313,7 @@ def main(argv: list[str] | None = None) -> int:
             save_run(options.out, run)
             print(format_summary(run.info.label, summarise_run(run.table, items["price"].to_numpy(float))))
     except PricerError as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return report(error)
     return 0
 
 

@@ -28,7 +28,7 @@ from sklearn.model_selection import GroupKFold
 
 from pricer.calibration import CALIBRATION_FILE, LEVELS, MIN_ITEMS, Calibration, fit, weights_sha256
 from pricer.distribution import PriceDistribution
-from pricer.errors import InputError, PricerError, SetupError
+from pricer.errors import InputError, PricerError, SetupError, report
 from pricer.metrics import Summary, coverage_pct, mean_width_usd, summarise
 from pricer.predictor import load_predictor
 from pricer.settings import PROFILES, ModelRef, Settings
@@ -173,8 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(options)
     except PricerError as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return report(error)
     return 0
 
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from pricer.calibration import Calibration
 from pricer.distribution import RULES
-from pricer.errors import InputError, PricerError
+from pricer.errors import PricerError, report
 from pricer.metrics import Summary, summarise
 from pricer.model import PASSES, choose_device, choose_precision
 from pricer.predictor import Predictor, load_predictor
@@ -52,17 +52,7 @@ def score_by_distribution(
 ) -> Iterator[dict]:
     for indices, predictions in predictor.predict_batches(prompts, which):
         for i, prediction in zip(indices, predictions, strict=True):
-            distribution = prediction.distribution
-            low, high = prediction.interval()
-            yield {
-                "row": i,
-                "guess_usd": round(float(distribution.point(rule)), 2),
-                "low_usd": low,
-                "high_usd": high,
-                "unpriced_mass": float(distribution.unpriced_mass),
-                "seconds": prediction.seconds,
-                "probabilities": distribution,
-            }
+            yield {"row": i, **prediction.run_row(rule), "probabilities": prediction.distribution}
 
 
 def score_as_published(
@@ -224,8 +214,7 @@ def main(argv: list[str] | None = None) -> int:
             price = items.sort_values("index")["price"].to_numpy(float)
             print(format_summary(info.label, summarise_run(table, price)))
     except PricerError as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return report(error)
     return 0
 
 

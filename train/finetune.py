@@ -26,7 +26,7 @@ from datasets import Dataset
 from transformers import LlamaForCausalLM, TrainerCallback
 from trl import SFTConfig
 
-from pricer.errors import InputError, PricerError
+from pricer.errors import InputError, PricerError, report
 from pricer.model import load_base
 from pricer.settings import ModelRef, Settings
 from train.dataset import PriceCollator, build_dataset
@@ -201,8 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         record = run(*load_recipe(argv))
     except PricerError as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return report(error)
     if PartialState().is_main_process:
         print(json.dumps(record["validation"], indent=2))
     return 0

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from pricer.calibration import CALIBRATION_FILE, Calibration, weights_sha256
-from pricer.errors import InputError, PricerError
+from pricer.errors import InputError, PricerError, report
 from pricer.hub import HUB_ID, Content, listing, size, upload
 from pricer.runs import ITEMS_FILE, load_items, load_run
 from train.card import model_card
@@ -135,8 +135,7 @@ def main(argv: list[str] | None = None) -> int:
             address = upload(files, options.to, "Adapter, card and evaluation runs", private=options.private)
             print(f"published: {address}")
     except PricerError as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return report(error)
     except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         print(f"A file in {options.folder} is damaged ({error!r}): copy or make it again.", file=sys.stderr)
         return 2
