@@ -44,15 +44,18 @@ MATERIALS = ["stainless steel", "solid oak", "nylon", "aluminum", "tempered glas
 COLOURS = ["matte black", "navy blue", "brushed silver", "forest green", "ivory"]
 
 
-def products(count: int, tokenizer: Any, seed: int = 0) -> pd.DataFrame:
-    """`count` rows of `text` (title, newline, description) and `price` in USD, from 60 tokens to a sentence over 175."""
+def products(
+    count: int, tokenizer: Any, seed: int = 0, tokens: tuple[int, int] = TEXT_TOKENS
+) -> pd.DataFrame:
+    """`count` rows of `text` (title, newline, description) and `price` in USD, from `tokens[0]` tokens to a sentence
+    over `tokens[1]`."""
     generator = np.random.default_rng(seed)
 
     def one_of(words):
         return str(generator.choice(list(words)))
 
     rows = []
-    for wanted in generator.integers(*TEXT_TOKENS, count, endpoint=True):
+    for wanted in generator.integers(*tokens, count, endpoint=True):
         kind, grade, size = one_of(KINDS), one_of(GRADES), one_of(SIZES)
         text = f"{one_of(BRANDS)} {grade} {kind}, {size}, {one_of(COLOURS)}\n"
         while len(tokenizer(text, add_special_tokens=False)["input_ids"]) < wanted:

@@ -234,7 +234,8 @@ class Bench:
         trained, _ = score(in_memory, items["text"], "tuned")
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.data = parameter.data.to(torch.bfloat16).float()  # as it was saved
+                # As it was saved, and is loaded.
+                parameter.data = parameter.data.to(torch.bfloat16).to(self.base.dtype)
         as_saved, _ = score(in_memory, items["text"], "tuned")
         del in_memory, model
         self.bare(meter)

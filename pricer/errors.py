@@ -17,7 +17,17 @@ class SetupError(PricerError):
     """The installation or its settings cannot be used (no adapter, no access, wrong base)."""
 
 
-def report(error: PricerError) -> int:
-    """How every command ends in an error: its sentence on stderr, and the exit status that this returns."""
-    print(error, file=sys.stderr)
-    return 2 if isinstance(error, InputError) else 1
+def report(error: PricerError | OSError) -> int:
+    """How every command ends in an error: its sentence on stderr, and the exit status that this returns. An OSError
+    is a file that cannot be read or written, such as on a full disk: all commands go on where they stopped."""
+    if isinstance(error, PricerError):
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    what = error.strerror or str(error).partition("\n")[0]
+    if error.filename:
+        what += f": {error.filename}"
+    print(
+        f"Stopped, a file cannot be read or written ({what}): mend that, and the same command goes on.",
+        file=sys.stderr,
+    )
+    return 1

@@ -1,6 +1,6 @@
-"""Files to the Hugging Face Hub: what would go up, and one commit with it.
+"""The Hugging Face Hub: no waiting for ever when it says nothing; what would go up, and one commit with it.
 
-Used by `train.publish` (an adapter) and `pricer.space` (the app). What belongs to each, they know themselves.
+Uploads are those of `train.publish` (an adapter) and `pricer.space` (the app). What belongs to each, they know themselves.
 """
 
 from __future__ import annotations
@@ -8,14 +8,52 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    get_session,
+    get_token,
+    set_client_factory,
+)
 
 from pricer.errors import SetupError
 
+SILENCE_SECONDS = 20.0  # after which the Hub counts as gone, when something is read from it
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 Content = Path | bytes  # a file as it is, or what was made here
+
+
+def expect_answers() -> None:
+    """From here on, reading from the Hub fails when nothing comes for SILENCE_SECONDS, where the caller sets no time.
+
+    For some answers (a repository's revision) the Hub's client would wait without end, and a Hub that takes the
+    connection and says nothing would hold up the start for ever. A download may take as long as it goes on.
+    """
+    plain = get_session()
+    kind, hooks = type(plain), dict(plain.event_hooks)
+    if _bound not in hooks["request"]:
+        hooks["request"] = [*hooks["request"], _bound]
+        set_client_factory(lambda: kind(event_hooks=hooks, follow_redirects=True, timeout=None))
+
+
+def _bound(request: Any) -> None:
+    if request.method in ("GET", "HEAD"):
+        given = request.extensions.get("timeout") or {}
+        phases = ("connect", "read", "write", "pool")
+        request.extensions["timeout"] = {phase: given.get(phase) or SILENCE_SECONDS for phase in phases}
+
+
+def is_silent(model: str, revision: str | None) -> bool:
+    """Whether the Hub takes the question for this model and says nothing; what it says is for others to judge."""
+    try:
+        HfApi().model_info(model, revision=revision, timeout=SILENCE_SECONDS)
+    except Exception as error:  # of httpx or httpx2, by the version of the Hub's client
+        return "Timeout" in type(error).__name__
+    return False
 
 
 def size(content: Content) -> int:

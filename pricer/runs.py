@@ -20,18 +20,22 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pricer.errors import InputError
+from pricer.hub import expect_answers
 from pricer.metrics import outcome
 from pricer.prompt import product_text
 from pricer.settings import ASSETS
+from pricer.table_stream import check_unpacked
 from pricer.tables import check_items, check_known, check_table
 
 log = logging.getLogger(__name__)
 
 RUNS_FOLDER = ASSETS / "runs"
 ITEMS_FILE = "items.parquet"
+MOST_ROWS = 10_000_000  # of a table; equal numbers by the billion fit into a small file
 HUB_DATASET = "ed-donner/pricer-data"
 
 # "own": a visitor's, who did not say what made it.
@@ -224,7 +228,13 @@ def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"There is no table at {path}: check the name and the folder.")
     try:
+        about = pq.read_metadata(path)
+        check_unpacked(about, path.name)
+        if about.num_rows > MOST_ROWS:
+            raise InputError(f"{path.name} has more than {MOST_ROWS:,} rows: give a run of fewer items.")
         return pd.read_parquet(path)
+    except InputError:
+        raise
     except Exception:  # pyarrow raises several unrelated classes on a damaged file
         raise InputError(f"{path.name} is damaged or no parquet file: make or download it again.") from None
 
@@ -243,6 +253,7 @@ def _read_any(path: Path) -> pd.DataFrame:
 def _read_hub() -> pd.DataFrame:
     from datasets import load_dataset  # slow to import, and needed only without a local file
 
+    expect_answers()
     return load_dataset(HUB_DATASET, split="test").to_pandas()
 
 

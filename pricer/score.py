@@ -350,15 +350,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         store = Store(options.output)
         scored, rejected = score_file(source, store, task, adapter, engine, options.restart)
-    except PricerError as error:
+    except (PricerError, OSError) as error:
         return report(error)
-    except OSError as error:
-        what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
-        print(
-            f"Stopped, a file cannot be read or written ({what}): mend that, and the same command goes on.",
-            file=sys.stderr,
-        )
-        return 1
     except KeyboardInterrupt:
         print("Stopped; what is scored is kept, and the same command goes on.", file=sys.stderr)
         return 130

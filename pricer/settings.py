@@ -7,10 +7,14 @@ A *profile* names a pair of models; everything else follows from it. Variables:
     PRICER_ADAPTER      Hub id or folder of a LoRA adapter for it, optional @revision
     PRICER_QUESTION     the question of the prompt that the adapter was trained on
     PRICER_PRECISION    fp32 | bf16 | nf4                (default: by device)
+    PRICER_DEQUANTISE   yes | no: work NF4 weights out once, after loading (default: where the card has room)
     PRICER_DEVICE       cpu | cuda                       (default: cuda when there is one)
     PRICER_CACHE        folder for the prepared base     (default: ~/.cache/pricer)
     PRICER_GPU_SECONDS  seconds of GPU to ask for per request, on ZeroGPU (default: by profile)
     PRICER_TEST_ITEMS   file with the text of the test items, for the Evaluation tab
+    PRICER_TEXT_CHARS, PRICER_QUEUE, PRICER_REQUESTS_PER_MINUTE, PRICER_SESSIONS,
+    PRICER_UPLOAD_BYTES, PRICER_UPLOAD_ROWS, PRICER_OWN_RUNS, PRICER_LIVE_ITEMS
+                        what one visitor may ask for     (default: see `Limits`)
     HOST, PORT          where the app listens            (default: 127.0.0.1:7860)
     HF_TOKEN            read by huggingface_hub itself, for gated models
 """
@@ -28,6 +32,7 @@ from pricer.prompt import QUESTION
 ASSETS = Path(__file__).parent / "assets"
 PRECISIONS = ("fp32", "bf16", "nf4")
 DEVICES = ("cpu", "cuda")
+YES_NO = {"yes": True, "no": False}
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,31 @@ class Limits:
         1_000_000  # longer input is refused; far shorter input is already cut to the token budget
     )
     queue: int = 32  # requests waiting; the next one is asked to come back
-    batch_tokens: int = 4096  # prompt tokens (padding included) in one forward pass
+    # Of one visitor, for the models and with files; 0: any number. Fewer than the queue has places.
+    requests_per_minute: int = 30
+    # Visitors whose state is kept, the latest ones: a quarter of a megabyte each, and their own runs. A request of
+    # a program that names no session counts as a visitor.
+    sessions: int = 1_000
+    # Prompt tokens (padding included) in one forward pass; None: by device, see pricer.predictor.
+    batch_tokens: int | None = None
     upload_bytes: int = 20_000_000  # of a file for the Evaluation tab
     upload_rows: int = 100_000
     own_runs: int = 8  # that a visitor may add to the Evaluation tab
     live_items: int = 100  # scored in one go on the page
+
+
+# Variable -> field of Limits; a whole number above 0, or 0 where that switches the limit off.
+LIMITS = {
+    "PRICER_TEXT_CHARS": "text_chars",
+    "PRICER_QUEUE": "queue",
+    "PRICER_REQUESTS_PER_MINUTE": "requests_per_minute",
+    "PRICER_SESSIONS": "sessions",
+    "PRICER_UPLOAD_BYTES": "upload_bytes",
+    "PRICER_UPLOAD_ROWS": "upload_rows",
+    "PRICER_OWN_RUNS": "own_runs",
+    "PRICER_LIVE_ITEMS": "live_items",
+}
+SWITCHED_OFF_BY_0 = ("PRICER_REQUESTS_PER_MINUTE",)
 
 
 @dataclass(frozen=True)
@@ -119,6 +144,7 @@ class Settings:
     question: str = QUESTION
     max_text_tokens: int = 160
     precision: str | None = None  # None: by device, see `pricer.model.choose_precision`
+    dequantise: bool | None = None  # None: where there is room, see `pricer.model.has_room_to_dequantise`
     device: str | None = None  # None: cuda when there is one
     cache: Path = Path.home() / ".cache" / "pricer"
     test_items: Path | None = None
@@ -150,6 +176,7 @@ class Settings:
             question=env.get("PRICER_QUESTION", chosen.question),
             max_text_tokens=chosen.max_text_tokens,
             precision=_one_of(env, "PRICER_PRECISION", PRECISIONS),
+            dequantise=YES_NO.get(_one_of(env, "PRICER_DEQUANTISE", tuple(YES_NO))),
             device=_one_of(env, "PRICER_DEVICE", DEVICES),
             cache=Path(env.get("PRICER_CACHE", "~/.cache/pricer")).expanduser(),
             test_items=Path(env["PRICER_TEST_ITEMS"]).expanduser() if "PRICER_TEST_ITEMS" in env else None,
@@ -158,6 +185,7 @@ class Settings:
             port=_port(env),
             zero_gpu=on_zero_gpu(env),
             gpu_seconds=_gpu_seconds(env, chosen.gpu_seconds),
+            limits=_limits(env),
         )
         if "PRICER_BASE_MODEL" in env:
             settings = replace(settings, label=Path(settings.base.name).name)
@@ -186,6 +214,18 @@ def _gpu_seconds(env: Mapping[str, str], default: int) -> int:
             f"PRICER_GPU_SECONDS is {text!r}: set it to a whole number from 1 to 120, or leave it unset."
         )
     return int(text)
+
+
+def _limits(env: Mapping[str, str]) -> Limits:
+    given = {}
+    for variable in LIMITS.keys() & env.keys():
+        text, least = env[variable], 0 if variable in SWITCHED_OFF_BY_0 else 1
+        if not text.isdecimal() or len(text) > 12 or int(text) < least:
+            raise SetupError(
+                f"{variable} is {text!r}: set it to a whole number from {least}, or leave it unset."
+            )
+        given[LIMITS[variable]] = int(text)
+    return Limits(**given)
 
 
 def _port(env: Mapping[str, str]) -> int:

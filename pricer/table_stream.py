@@ -158,7 +158,7 @@ def open_source(path: Path | str, *, text_column: str | None = None, max_chars: 
 
 def _find_text(names: Sequence[str], asked: str | None, path: Path) -> tuple[int, ...]:
     places = {name.strip().lower(): at for at, name in reversed(list(enumerate(names)))}
-    has = ", ".join(names[:12]) or "none"
+    has = ", ".join(" ".join(name.split())[:40] for name in names[:12]) or "none"
     if asked is not None:
         at = names.index(asked) if asked in names else places.get(asked.strip().lower())
         if at is None:
@@ -364,20 +364,25 @@ def _survey_parquet(path: Path) -> tuple[pa.Schema, int, str]:
             about, schema = file.metadata, file.schema_arrow.remove_metadata()
     except (pa.ArrowException, OSError):
         raise InputError(f"{path.name} is damaged or no parquet file: write it again.") from None
+    check_unpacked(about, path.name)
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            sha256.update(block)
+    return schema, about.num_rows, sha256.hexdigest()
+
+
+def check_unpacked(about: pq.FileMetaData, name: str) -> None:
+    """Raise InputError for a parquet file that would unpack to far more than it is, before it is unpacked."""
     for group in map(about.row_group, range(about.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
             size = column.total_uncompressed_size
             bomb = size > _BOMB_BYTES and size > _BOMB_RATIO * column.total_compressed_size
             if bomb or size > _PARQUET_BYTES or size > ROW_BYTES * max(column.num_values, 1):
                 raise InputError(
-                    f"{path.name} unpacks to {size / 2**30:,.1f} GB in one piece (column {column.path_in_schema}): "
+                    f"{name} unpacks to {size / 2**30:,.1f} GB in one piece (column {column.path_in_schema}): "
                     "leave out rows that are too long, or write it again with smaller row groups."
                 )
-    sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            sha256.update(block)
-    return schema, about.num_rows, sha256.hexdigest()
 
 
 def _parquet_rows(path: Path, schema: pa.Schema, sha256: Any) -> Iterator[_Row]:

@@ -110,11 +110,13 @@ def _check_rows(wrong: pd.Series, name: str, column: str, complaint: str) -> Non
         raise InputError(f"{name}: row {row}, column {column} {complaint}: correct it or leave the row out.")
 
 
-_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")
+_FORMULA = re.compile(r"[\t\r]|\s*[=+\-@＝＋－＠]")
 _SIGNED_NUMBER = re.compile(r"[+-]\s*[$€£]?\d[\d.,]*(e[+-]?\d+)?\s*%?", re.ASCII | re.IGNORECASE)
 
 
 def harmless(cell: str) -> str:
-    """Text from outside as a cell of a CSV: spreadsheets run what begins with = + - or @ as a formula, so it gets
-    an apostrophe in front. Plain numbers (-5, +1.5e3, -$3.20, -12 %) stay numbers."""
-    return f"'{cell}" if _FORMULA.match(cell) and not _SIGNED_NUMBER.fullmatch(cell) else cell
+    """Text from outside as a cell of a CSV: spreadsheets run what begins with = + - or @ as a formula, some behind a
+    tab or a line's end, so it gets an apostrophe in front. Plain numbers (-5, +1.5e3, -$3.20, -12 %) stay numbers.
+    Lines end in \\n: csv puts no lone \\r into quotation marks, behind which a spreadsheet would begin a new row."""
+    mark = "'" if _FORMULA.match(cell) and not _SIGNED_NUMBER.fullmatch(cell) else ""
+    return mark + cell.replace("\r\n", "\n").replace("\r", "\n")

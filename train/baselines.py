@@ -3,8 +3,8 @@
     python -m train.baselines --data out/data --items pricer_test.parquet --out out/runs
         [--only mean median ridge lightgbm neighbours] [--recipe train/recipes/smollm2-135m.yaml]
 
-`--data` is a folder of train.prepare; rows weigh what the recipe makes them weigh for the adapter, and texts are
-all that is read of them. Every setting is chosen by its error on validation.parquet and logged; the items are
+`--data` is a folder of train.prepare; its splits are used, and rows weigh, as the recipe says for the adapter, and texts are
+all that is read of them. Every setting is chosen by its error on the recipe's validation_split and logged; the items are
 only scored, once. All five take some two minutes on two cores.
 """
 
@@ -242,8 +242,10 @@ def load_prepared(folder: str | Path, recipe_path: str | Path) -> tuple[pd.DataF
     """Training rows (text, price, weight as for the adapter, group) and validation rows of a prepared folder.
 
     Rows without a group are each their own."""
-    train, validation = (load_rows(Path(folder) / f"{split}.parquet") for split in ("train", "validation"))
     recipe, _ = load_recipe([str(recipe_path)])
+    splits = [*recipe.train_splits, recipe.validation_split]
+    *parts, validation = (load_rows(Path(folder) / f"{split}.parquet") for split in splits)
+    train = pd.concat(parts, ignore_index=True)
     train["weight"] = row_weights(train, validation["price"].to_numpy(float), recipe)
     if "group" not in train:
         train["group"] = np.arange(len(train))
@@ -302,7 +304,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="folder for the runs")
     parser.add_argument("--only", nargs="+", choices=BASELINES, default=list(BASELINES))
     parser.add_argument(
-        "--recipe", default=RECIPE, help="whose row weights to use; default: the embedded adapter's"
+        "--recipe", default=RECIPE, help="whose splits and row weights to use; default: the embedded pair's"
     )
     options = parser.parse_args(argv)
     try:
@@ -312,7 +314,7 @@ def main(argv: list[str] | None = None) -> int:
             run = run_baseline(name, train, validation, items)
             save_run(options.out, run)
             print(format_summary(run.info.label, summarise_run(run.table, items["price"].to_numpy(float))))
-    except PricerError as error:
+    except (PricerError, OSError) as error:
         return report(error)
     return 0
 

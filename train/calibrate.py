@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         run(options)
-    except PricerError as error:
+    except (PricerError, OSError) as error:
         return report(error)
     return 0
 

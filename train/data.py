@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pricer.errors import InputError
+from pricer.table_stream import check_unpacked
+from pricer.upload import show
 from train.clean import curated_text, dollars
 
+BOMB_BYTES, BOMB_RATIO = 256_000_000, 50  # a .gz may unpack to so much, or to so many times its size
 # Passed on as they are where the file has them.
 KEPT = ("category", "title", "target_like", "split", "group", "weight", "index", "source")
 
@@ -38,7 +42,7 @@ def load_rows(
         rows[ours] = rows[theirs]
     price = ["price"] if priced else []
     if not set(price) <= set(rows.columns) or not {"prompt", "text", "title"} & set(rows.columns):
-        found = ", ".join(map(str, rows.columns[:12])) or "none"
+        found = ", ".join(show(str(name)) for name in rows.columns[:12]) or "none"
         wanted = "a column price and one" if priced else "one"
         raise InputError(f"{path.name} needs {wanted} of prompt, text or title; it has {found}.")
 
@@ -83,8 +87,26 @@ def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"There is no file {path}: name a file of products with their prices.")
     try:
+        _check_size(path)
         return readers[kind](path)
-    except (ValueError, OSError, EOFError, pa.ArrowException) as error:
+    except InputError:
+        raise
+    except Exception as error:  # pandas and pyarrow raise many unrelated classes on a damaged file
         raise InputError(
             f"{path.name} is not a readable {kind} file: write it again or give another."
         ) from error
+
+
+def _check_size(path: Path) -> None:
+    """Raise InputError for a packed file that unpacks to far more than it is: all of it is to be held in memory."""
+    if path.suffix.lower() == ".parquet":
+        check_unpacked(pq.read_metadata(path), path.name)
+    if path.suffix.lower() == ".gz":
+        most, unpacked = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size), 0
+        with gzip.open(path) as file:
+            while block := file.read(2**20):
+                unpacked += len(block)
+                if unpacked > most:
+                    raise InputError(
+                        f"{path.name} unpacks to more than {most / 1e6:,.0f} MB: give the file itself, or fewer rows."
+                    )

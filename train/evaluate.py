@@ -213,7 +213,7 @@ def main(argv: list[str] | None = None) -> int:
             progress.finish()
             price = items.sort_values("index")["price"].to_numpy(float)
             print(format_summary(info.label, summarise_run(table, price)))
-    except PricerError as error:
+    except (PricerError, OSError) as error:
         return report(error)
     return 0
 

@@ -13,7 +13,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,9 +28,11 @@ from trl import SFTConfig
 
 from pricer.errors import InputError, PricerError, report
 from pricer.model import load_base
+from pricer.quantised import dequantise_once
 from pricer.settings import ModelRef, Settings
 from train.dataset import PriceCollator, build_dataset
-from train.output import last_checkpoint, save_run
+from train.lean import lean_layers
+from train.output import last_checkpoint, save_run, whole_or_a_sentence
 from train.recipe import Recipe, load_recipe, recorded
 from train.rows import taught, training_rows, validation_rows
 from train.start import start_from
@@ -118,6 +120,8 @@ def run(
     cuda = torch.cuda.is_available()
     device = f"cuda:{processes.local_process_index}" if cuda else "cpu"
     base, tokenizer = loaded or load_base(settings, device, recipe.precision if cuda else "fp32")
+    if recipe.dequantise:
+        base = dequantise_once(base)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
 
@@ -163,7 +167,8 @@ def run(
         checkpoint = last_checkpoint(Path(config.output_dir))
     if recipe.start_from and not checkpoint:
         start_from(trainer.model, recipe)
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    with lean_layers(trainer.model) if recipe.lean else nullcontext():
+        result = trainer.train(resume_from_checkpoint=checkpoint)
     seconds = result.metrics["train_runtime"]
     cost, training_seconds = trainer.cost(), seconds - trainer.validation_seconds
     record = {
@@ -199,7 +204,9 @@ def run(
 def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        record = run(*load_recipe(argv))
+        recipe, config = load_recipe(argv)
+        with whole_or_a_sentence(recipe.output):
+            record = run(recipe, config)
     except PricerError as error:
         return report(error)
     if PartialState().is_main_process:

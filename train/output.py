@@ -13,17 +13,25 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import peft
 import torch
 import yaml
+from safetensors import SafetensorError
 from transformers import LlamaForCausalLM
 
+from pricer.errors import SetupError
 from pricer.settings import ModelRef
 from train.card import model_card
 from train.recipe import Recipe
+
+_ASIDE = ".part-"
+_WRITING = ("os error", "PytorchStreamWriter", "file write failed", "unexpected pos")  # in their words
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -59,22 +67,48 @@ def save_run(
     fp32: what training changed is smaller than what bf16 rounds off."""
     out = Path(recipe.output)
     out.mkdir(parents=True, exist_ok=True)
-    if recipe.method == "full":
-        model.save_pretrained(out)
-        tokenizer.save_pretrained(out)
-    else:
-        state = {k: v.to(torch.bfloat16) for k, v in peft.get_peft_model_state_dict(model).items()}
-        model.peft_config["default"].base_model_name_or_path = ModelRef.parse(recipe.base_model).name
-        model.save_pretrained(out, state_dict=state, save_embedding_layers=False)
-    write_json(out / "pricer.json", {"question": recipe.question, "max_text_tokens": recipe.max_text_tokens})
-    write_json(out / "metrics.json", record)
-    (out / "recipe.yaml").write_text(
-        yaml.safe_dump(fields, sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
-    if (data / "data_card.json").is_file():
-        shutil.copyfile(data / "data_card.json", out / "data_card.json")
-    (out / "README.md").write_text(model_card(out), encoding="utf-8")
+    for left in out.glob(f"{_ASIDE}*"):  # of a run that was killed here
+        shutil.rmtree(left)
+    # Files appear in the folder when all are whole.
+    with tempfile.TemporaryDirectory(dir=out, prefix=_ASIDE) as aside:
+        part = Path(aside)
+        if recipe.method == "full":
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+        else:
+            state = {k: v.to(torch.bfloat16) for k, v in peft.get_peft_model_state_dict(model).items()}
+            model.peft_config["default"].base_model_name_or_path = ModelRef.parse(recipe.base_model).name
+            model.save_pretrained(part, state_dict=state, save_embedding_layers=False)
+        card = {"question": recipe.question, "max_text_tokens": recipe.max_text_tokens}
+        write_json(part / "pricer.json", card)
+        write_json(part / "metrics.json", record)
+        (part / "recipe.yaml").write_text(
+            yaml.safe_dump(fields, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
+        if (data / "data_card.json").is_file():
+            shutil.copyfile(data / "data_card.json", part / "data_card.json")
+        (part / "README.md").write_text(model_card(part), encoding="utf-8")
+        for path in part.iterdir():
+            path.replace(out / path.name)
     return out
+
+
+@contextmanager
+def whole_or_a_sentence(out: Path | str) -> Iterator[None]:
+    """Raise SetupError, with what to do, for a checkpoint or a result that cannot be written, such as on a full disk.
+
+    safetensors and torch have errors of their own for that.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0][:200]
+        if not isinstance(error, OSError) and not any(sign in str(error) for sign in _WRITING):
+            raise
+        raise SetupError(
+            f"Training stopped, {out} cannot be written ({reason}): free some space, and the same command goes on from "
+            "the last checkpoint."
+        ) from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pricer.errors import InputError, PricerError
+from pricer.errors import InputError, PricerError, report
 from pricer.prompt import QUESTION, build_prompt, completion
 from train.data_card import data_card
 from train.groups import Likeness, cut, find_groups
@@ -324,8 +324,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         card = prepare(list(chosen.pop("sources")), Options(**chosen))
     except (PricerError, OSError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+        sys.exit(report(error))
     for name, split in card["splits"].items():
         middle = split["price_usd"].get("median", 0)
         print(f"{name}: {split['rows']:,} rows in {split['groups']:,} groups, median ${middle:.2f}")

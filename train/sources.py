@@ -26,12 +26,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pricer.errors import InputError, SetupError
+from pricer.hub import expect_answers
+from pricer.table_stream import check_unpacked
 
 RAW_DATASET = "McAuley-Lab/Amazon-Reviews-2023"
 FORMATS = ".parquet, .csv or .jsonl (also .gz)"
 _RAW_NAME = re.compile(rf"^(?:{re.escape(RAW_DATASET)}:)?raw_meta_(\w+)$")
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(?::[\w.-]+)?$")
 _BATCH_ROWS = 1_024
+_PARQUET_ROWS = 64  # unpacked at once: each may be long
+_LINE_CHARS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,10 @@ def _parquet(path: Path) -> Iterator[dict[str, Any] | Corrupt]:
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path.name} is not a parquet file: give a {FORMATS} file.") from error
     with file:
+        check_unpacked(file.metadata, path.name)
         done = 0
         try:
-            for batch in file.iter_batches(_BATCH_ROWS):
+            for batch in file.iter_batches(_PARQUET_ROWS):
                 yield from batch.to_pylist()
                 done += batch.num_rows
         except (pa.ArrowException, OSError):
@@ -103,12 +108,19 @@ def _parquet(path: Path) -> Iterator[dict[str, Any] | Corrupt]:
 
 
 def _lines(path: Path) -> Iterator[str | Corrupt]:
+    """The file's lines; one that is too long is left out without being held, packed or not."""
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     number = 0
     try:
         with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
-            for number, line in enumerate(file, 1):  # noqa: B007 (the place where reading stopped)
-                yield line
+            while line := file.readline(_LINE_CHARS + 1):
+                number += 1
+                if len(line) <= _LINE_CHARS:
+                    yield line
+                    continue
+                while line and not line.endswith(("\n", "\r")):
+                    line = file.readline(_LINE_CHARS)
+                yield Corrupt(f"{path.name} line {number:,}", f"longer than {_LINE_CHARS:,} characters")
     except (OSError, EOFError, zlib.error) as error:
         if number == 0:
             raise InputError(f"{path.name} cannot be read ({error}): give a {FORMATS} file.") from error
@@ -141,7 +153,7 @@ def _json_lines(lines: Iterator[str | Corrupt], name: str) -> Iterator[dict[str,
 
 
 def _csv(path: Path, delimiter: str) -> Iterator[dict[str, Any] | Corrupt]:
-    csv.field_size_limit(10_000_000)
+    csv.field_size_limit(_LINE_CHARS)
     broken: list[Corrupt] = []
 
     def text_lines() -> Iterator[str]:
@@ -175,6 +187,7 @@ def _hub(name: str) -> Iterator[dict[str, Any] | Corrupt]:
     from datasets import load_dataset
 
     raw = _RAW_NAME.match(name)
+    expect_answers()
     try:
         if raw:
             # The raw files hold JSON whose fields differ from row to row: read as text, parsed here.

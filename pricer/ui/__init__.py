@@ -8,22 +8,25 @@ from typing import Any
 
 from pricer.errors import SetupError
 from pricer.predictor import Predictor
-from pricer.settings import Settings
+from pricer.settings import Limits, Settings
 
 from pricer.ui import theme  # first: it keeps Gradio from sending statistics  # isort: skip
 
 import gradio as gr  # isort: skip
+from starlette.middleware import Middleware
 
 from pricer.ui import text
 from pricer.ui.chart import plotly_route
 from pricer.ui.compare import add_api, build_compare
 from pricer.ui.evaluate import build_evaluate
+from pricer.ui.guard import Guard, RequestLimit
 from pricer.ui.zero_gpu import share_gpu
 
 PAGE_CSS = "".join(
     (Path(__file__).with_name(name)).read_text(encoding="utf-8") for name in ("page.css", "evaluate.css")
 )
 MAX_UPLOAD_BYTES = 100_000_000  # not even taken from the network; each upload has its own limit below that
+KEPT_SECONDS = 600  # an uploaded file that nothing has read
 PAGE_JS = (Path(__file__).with_name("page.js")).read_text(encoding="utf-8")
 
 
@@ -31,18 +34,21 @@ def build_demo(predictor: Predictor | None, problem: str, settings: Settings) ->
     """The whole page. Without a predictor it still opens, and says `problem`."""
     if predictor and settings.zero_gpu:
         share_gpu(predictor, settings.gpu_seconds)
-    with gr.Blocks(title=text.TITLE, fill_width=False) as demo:
+    limit = RequestLimit(settings.limits.requests_per_minute)
+    kept = (KEPT_SECONDS, KEPT_SECONDS)
+    with gr.Blocks(title=text.TITLE, fill_width=False, delete_cache=kept) as demo:
         gr.HTML(f'<h1>{text.TITLE}</h1><p class="intro">{text.INTRO}</p>', elem_classes="masthead")
         with gr.Tabs() as tabs:
             with gr.Tab(text.COMPARE_TAB, id="compare"):
-                box = build_compare(predictor, problem, settings)
+                box = build_compare(predictor, problem, settings, limit)
             with gr.Tab(text.EVALUATE_TAB, id="evaluation") as tab:
-                evaluate = build_evaluate(tab, tabs, settings, box, predictor, problem)
+                evaluate = build_evaluate(tab, tabs, settings, box, limit, predictor, problem)
         if evaluate:
             evaluate.link(demo)
-        add_api(predictor, problem)
+        add_api(predictor, problem, limit)
         gr.HTML(f'<p class="footer-note">{text.FOOTER}</p>', elem_classes="footer")
-    demo.queue(max_size=settings.limits.queue, default_concurrency_limit=1)
+    # Nobody passes the queue by: without api_open=False a direct call would.
+    demo.queue(max_size=settings.limits.queue, default_concurrency_limit=1, api_open=False)
     return demo
 
 
@@ -62,15 +68,20 @@ def check_port(settings: Settings) -> None:
 def launch(demo: gr.Blocks, settings: Settings, **options: Any) -> Any:
     """Serve the page where the settings say."""
     address = {"server_name": settings.host, "server_port": settings.port}
-    return theme.silence(demo).launch(**page_options(), **address, show_error=True, **options)
+    return theme.silence(demo).launch(**page_options(settings.limits), **address, show_error=True, **options)
 
 
-def page_options() -> dict[str, Any]:
-    """What `launch` needs to serve the page: looks, the page's script, and the chart library's address."""
-    look = theme.launch_options()
+def page_options(limits: Limits | None = None) -> dict[str, Any]:
+    """What `launch` needs to serve the page: looks, the page's script, the chart library's address, and limits."""
+    look, limits = theme.launch_options(), limits or Limits()
+    upload_bytes = max(MAX_UPLOAD_BYTES, limits.upload_bytes)
     return look | {
         "css": look["css"] + PAGE_CSS,
         "js": PAGE_JS,
-        "max_file_size": MAX_UPLOAD_BYTES,
-        "app_kwargs": {"routes": [plotly_route()]},
+        "max_file_size": upload_bytes,
+        "state_session_capacity": limits.sessions,
+        "app_kwargs": {
+            "routes": [plotly_route()],
+            "middleware": [Middleware(Guard, limits=limits, upload_bytes=2 * upload_bytes)],
+        },
     }

@@ -19,6 +19,7 @@ from pricer.prompt import Prompt
 from pricer.settings import ASSETS, Settings
 from pricer.ui import text
 from pricer.ui.chart import Chart
+from pricer.ui.guard import RequestLimit
 
 CHART_HEIGHT = 190  # pixels
 
@@ -67,7 +68,9 @@ def predict_all(predictor: Predictor, product_text: str) -> Iterator[Answer]:
         yield answer
 
 
-def build_compare(predictor: Predictor | None, problem: str, settings: Settings) -> CompareBox:
+def build_compare(
+    predictor: Predictor | None, problem: str, settings: Settings, limit: RequestLimit
+) -> CompareBox:
     """Lay out the tab inside the current Blocks. Without a predictor it shows the problem instead."""
     examples = load_examples()
     first, default = None, _default_rule(predictor)
@@ -151,15 +154,20 @@ def build_compare(predictor: Predictor | None, problem: str, settings: Settings)
     def on_start():
         return ["", *[_head(which, settings.label, _waiting(text.IN_LINE)) for which in PASSES]]
 
-    def on_predict(product_text: str, answer: Answer | None, *view_values):
+    def on_predict(request: gr.Request, product_text: str, answer: Answer | None, *view_values):
         try:
+            limit.check(request)
             for answer in predict_all(predictor, product_text):
                 yield [answer, *show(answer, *view_values)]
         except InputError as error:
             yield [answer, _sentence(error), *show(answer, *view_values)[1:]]
 
-    def on_raw(answer: Answer | None, *view_values):
+    def on_raw(request: gr.Request, answer: Answer | None, *view_values):
         if answer:
+            try:
+                limit.check(request)
+            except InputError as error:
+                return [answer, _sentence(error), *show(answer, *view_values)[1:]]
             raw_texts = {which: predictor.greedy_text(answer.prompt, which) for which in PASSES}
             answer = replace(answer, raw=raw_texts)
         return [answer, *show(answer, *view_values)]
@@ -186,16 +194,17 @@ def build_compare(predictor: Predictor | None, problem: str, settings: Settings)
     return CompareBox(product, actual, predict_after if predictor else lambda event: None)
 
 
-def add_api(predictor: Predictor | None, problem: str) -> None:
+def add_api(predictor: Predictor | None, problem: str, limit: RequestLimit) -> None:
     """The one endpoint for programs: `/predict`, the same answer as `python -m pricer --json`."""
 
     default = _default_rule(predictor)
 
-    def predict(product_text: str, rule: str = default) -> dict:
+    def predict(request: gr.Request, product_text: str, rule: str = default) -> dict:
         """Price a product's text with both models; `rule` is one of log-mean, median, mean, mode, best-hit, top-3."""
         if predictor is None:
             raise gr.Error(problem, print_exception=False)
         try:
+            limit.check(request)
             return predictor.compare(product_text).to_dict(rule)
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error

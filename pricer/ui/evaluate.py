@@ -41,6 +41,7 @@ from pricer.ui.evaluate_steps import (
     select,
     step,
 )
+from pricer.ui.guard import RequestLimit
 from pricer.ui.item_texts import ItemTexts, SessionTexts
 from pricer.view import PANELS, View, is_link
 
@@ -81,6 +82,7 @@ def build_evaluate(
     tabs: gr.Tabs,
     settings: Settings,
     box: CompareBox,
+    limit: RequestLimit,
     predictor: Predictor | None = None,
     problem: str = "",
 ) -> EvaluateTab | None:
@@ -92,7 +94,7 @@ def build_evaluate(
         gr.Markdown(text.RUNS_MISSING.format(problem=escape(str(error))), elem_classes="notice problem")
         return None
     tab_ = _Tab(shipped, settings)
-    own = OwnBox(predictor, problem, settings, shipped.items, tab_.texts)
+    own = OwnBox(predictor, problem, settings, limit, shipped.items, tab_.texts)
     return tab_.build(tab, tabs, box, own)
 
 

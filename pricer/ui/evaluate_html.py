@@ -210,7 +210,7 @@ def _chip_value(field: str, value) -> str:
         return text.PRESETS[value][0]
     if isinstance(value, float):
         return usd(value)
-    return ", ".join(_category(part) for part in value)
+    return ", ".join(part.replace("_", " ") for part in value)
 
 
 def legend() -> str:

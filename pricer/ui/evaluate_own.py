@@ -25,6 +25,7 @@ from pricer.settings import Settings
 from pricer.ui import text
 from pricer.ui.actions import ActionEvent, Actions
 from pricer.ui.evaluate_html import button
+from pricer.ui.guard import RequestLimit
 from pricer.ui.item_texts import ItemTexts
 from pricer.upload import Upload, read_products
 from pricer.view import View
@@ -52,9 +53,11 @@ class OwnBox:
         predictor: Predictor | None,
         problem: str,
         settings: Settings,
+        limit: RequestLimit,
         items: pd.DataFrame,
         texts: ItemTexts,
     ):
+        self.limit = limit
         self.predictor, self.problem, self.settings = predictor, problem, settings
         self.items, self.texts, self.limits = items, texts, settings.limits
 
@@ -122,8 +125,11 @@ class OwnBox:
         changed = [own_runs, self.chips, self.notice, *outputs]
         nothing = [gr.skip()] * len(outputs)
 
-        def on_upload(paths: list[str], control: LiveControl | None, session, own: OwnRuns):
+        def on_upload(
+            request: gr.Request, paths: list[str], control: LiveControl | None, session, own: OwnRuns
+        ):
             try:
+                self.limit.check(request)
                 _check_idle(control)
                 own, name = read_run(paths, own, self.items, self.texts.found, self.limits)
             except InputError as error:
@@ -155,8 +161,9 @@ class OwnBox:
         buttons = [self.status, self.start, self.stop]
         same = [gr.skip()] * (len(outputs) + 2)
 
-        def on_products(path: str):
+        def on_products(request: gr.Request, path: str):
             try:
+                self.limit.check(request)
                 upload = read_products(path, self.limits)
             except InputError as error:
                 return None, None, _complaint(error)
@@ -168,9 +175,12 @@ class OwnBox:
         def on_start():
             return [LiveControl(), *_buttons(_line(text.LIVE_WAITING), running=True)]
 
-        def on_live(control: LiveControl, session, own: OwnRuns, source: str, count: int, given):
+        def on_live(
+            request: gr.Request, control: LiveControl, session, own: OwnRuns, source: str, count: int, given
+        ):
             words = _line(text.LIVE_NOTHING)
             try:
+                self.limit.check(request)
                 own, todo = self._todo(own, source, int(count), given)
                 infos = self._infos(own)
                 step, parts = _look_at_pair(*[info.name for info in infos.values()]), {"whole": True}

@@ -84,6 +84,13 @@ SAME_WIDTH = "; its interval is about as wide."
 CLOSER = " Against the actual **{actual}**, {winner} is closer by {gap}."
 BOTH_CLOSE = " Against the actual **{actual}**, both are equally far off."
 
+TOO_MANY = (
+    "You asked {most} times within a minute, which is the most here: try again in {seconds} s. For many products at "
+    "once, run python -m pricer.score on a machine of your own."
+)
+TOO_LARGE = "The request is larger than {megabytes:,.0f} MB: send less at once."
+NO_RELAY = "This app fetches nothing from the web for others."
+
 MODELS_MISSING = "**The models are not loaded.** {problem}"
 FOOTER = (
     "Prices are guesses for new products in US dollars, $1 to $999, as of 2023. "

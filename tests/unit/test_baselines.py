@@ -44,6 +44,7 @@ def run(tmp_path, recipe, monkeypatch):
     """`run(train, validation, items, *options)`: write the files and run the command; gives its exit code."""
     monkeypatch.setattr(baselines, "LEAVES", (7,))
     monkeypatch.setattr(baselines, "OBJECTIVES", ("regression",))
+    monkeypatch.setattr(baselines, "MAX_ROUNDS", 200)
 
     def run(train, validation, items, *options):
         data = tmp_path / "data"
@@ -87,6 +88,20 @@ def test_only_the_named_ones_are_made(run, tmp_path):
     rows = products(60, seed=0)
     assert run(rows, rows, rows, "--only", "median") == 0
     assert [info.name for info in list_runs(tmp_path / "runs")] == ["baseline-median"]
+
+
+def test_the_recipe_names_the_splits(run, tmp_path, recipe):
+    rows = products(60, seed=0)
+    assert run(rows, rows, rows, "--only", "mean") == 0
+    dearer = rows.assign(price=rows["price"] * 2)
+    dearer.to_parquet(tmp_path / "data" / "calibration.parquet")
+    recipe.write_text(
+        recipe.read_text() + "train_splits: [train, validation]\nvalidation_split: calibration\n"
+    )
+    before = guesses(tmp_path, "mean")[0]
+    assert run(rows, dearer, rows, "--only", "mean") == 0
+    assert guesses(tmp_path, "mean")[0] == pytest.approx(1.5 * before, abs=0.02)
+    assert "120 training rows, 60 for validation" in load_run(tmp_path / "runs" / "baseline-mean").info.notes
 
 
 @pytest.mark.filterwarnings("ignore:.*divide:RuntimeWarning")  # equal texts have no variance
@@ -134,6 +149,7 @@ def test_lightgbm_is_not_shown_what_the_ridge_learned_by_heart(monkeypatch):
             return super().fit(X, *arguments, **options)
 
     monkeypatch.setattr("lightgbm.LGBMRegressor", Spy)
+    monkeypatch.setattr(baselines, "MAX_ROUNDS", 5)  # what is shown does not depend on them
     generator = np.random.default_rng(0)
     names = ["".join(generator.choice([*"abcdefgh"], 8)) for _ in range(200)]
     price = np.exp(generator.normal(4, 1.5, 200))

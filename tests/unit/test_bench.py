@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from bench import train_8b, train_gpus
+from bench import train_8b, train_gpus, train_speed
 from bench.products import products
 from bench.train_8b import LLAMA_31_8B, RECIPES
 
@@ -81,6 +81,73 @@ def test_an_adapter_that_changes_on_its_way_to_the_file_is_noticed(tiny_bench, m
     whole = train_8b.run
     monkeypatch.setattr(train_8b, "run", spoil)
     assert not tiny_bench.measure(Path(RECIPES[1]))["loaded_again_is_the_same"]
+
+
+@pytest.fixture
+def speed_arguments(tokenizer_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_speed, "TRAIN_ROWS", 24)
+    monkeypatch.setattr(train_speed, "VALIDATION_ROWS", 2)
+    arguments = ["--tokenizer", str(tokenizer_folder), "--out", str(tmp_path), "--shape", "tiny"]
+    return [*arguments, "--steps", "4", "--per_device_train_batch_size", "2"]
+
+
+def test_the_seeds_recipe_in_trl_is_measured_beside_ours(speed_arguments, tmp_path, capsys):
+    """TRL first, which leaves the base as it was: ours learns from the same loss as on a fresh one."""
+    own = f"own={RECIPES[0]} {train_speed.LEAN} --lean false"
+    names = ["trl-seed", "lean-seed-modules", "dequantised-8", own + " --dequantise true"]
+    assert train_speed.main([*speed_arguments, "--variants", *names]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [r["variant"] for r in results] == ["trl-seed", "lean-seed-modules", "dequantised-8", "own"]
+    assert [r["lora_on"] for r in results] == [4, 4, 7, 7]
+    for r in results:
+        assert r["steps"] == 4 and r["timed_steps"] == 2 and r["share_of_limit"] > 0
+        assert r["times_the_first"] == pytest.approx(
+            r["tokens_per_second"] / results[0]["tokens_per_second"], abs=1e-3
+        )
+        assert 60 < r["tokens_per_second"] / r["rows_per_second"] < 185
+    trl, seed, dequantised, plain = results
+    assert trl["loss_first"] == pytest.approx(seed["loss_first"], rel=0.1)  # TRL has an end token too
+    # fp32 here, so both ways are the same to rounding.
+    assert dequantised["loss_last"] == pytest.approx(plain["loss_last"], rel=1e-4)
+    assert capsys.readouterr().out.count("\n| ") == 5  # the header's row and four more
+
+
+@pytest.mark.parametrize(
+    ("error", "word", "code"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "does not fit", 0),
+        (RuntimeError("no compiler"), "RuntimeError", 1),
+    ],
+)
+def test_a_variant_that_fails_is_said_to(speed_arguments, tmp_path, monkeypatch, capsys, error, word, code):
+    class Full(TrainerCallback):
+        def on_step_end(self, *_, **__):
+            raise error
+
+    def run(recipe, config, loaded, callbacks):
+        assert not any("lora" in name for name, _ in loaded[0].named_modules())  # bare at each start
+        return whole(recipe, config, loaded, [*callbacks, *([Full()] if "64" in recipe.output else [])])
+
+    whole = train_speed.run
+    monkeypatch.setattr(train_speed, "run", run)
+    assert train_speed.main([*speed_arguments, "--variants", "lean-64", "lean"]) == code
+    full, fits = json.loads((tmp_path / "results.json").read_text())
+    assert full["failed"] == f"{word}: {error}" and "tokens_per_second" not in full
+    assert fits["steps"] == 4 and "times_the_first" not in fits
+    assert f"| lean-64 | 2 | 7 of 7 | no | {word} |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variants", "words"),
+    [(["leen"], "no variant leen"), (["dequantised-8", "lean"], "before the dequantised")],
+)
+def test_variants_that_cannot_be_measured_are_refused(speed_arguments, capsys, variants, words):
+    assert train_speed.main([*speed_arguments, "--variants", *variants]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_limit_counts_the_weights_that_every_token_meets():
+    assert train_speed.linear_weights(LLAMA_31_8B) == 32 * (2 * 4096 * (4096 + 1024) + 3 * 4096 * 14336)
 
 
 def test_the_shape_is_llamas():

@@ -185,6 +185,28 @@ def test_no_recipe_and_no_data(tmp_path, capsys, tiny_model_folder):
     assert "There is no training data" in capsys.readouterr().err
 
 
+def test_lean_layers_and_checkpointing_of_every_other_train_the_same_adapter(trained, tmp_path, monkeypatch):
+    _, first, base = trained
+    fields = {"base_model": base, "data": first / "data", "dropout": 0, "max_steps": 2}
+    assert finetune.main(arguments(SMOKE, **fields, output=tmp_path / "plain")) == 0
+    seen, step = [], finetune.PriceTrainer.training_step
+
+    def spy(self, model, *args, **kwargs):
+        layers = model.get_base_model().model.layers
+        seen.append([layer.gradient_checkpointing for layer in layers])
+        assert "forward" in vars(layers[1].mlp)
+        return step(self, model, *args, **kwargs)
+
+    monkeypatch.setattr(finetune.PriceTrainer, "training_step", spy)
+    fields |= {"lean": True, "gradient_checkpointing": True}
+    fields |= {"gradient_checkpointing_kwargs": '{"every_n_layers": 2}'}
+    assert finetune.main(arguments(SMOKE, **fields, output=tmp_path / "lean")) == 0
+    assert seen == [[True, False]] * 2
+    plain, lean = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("plain", "lean"))
+    for name, tensor in plain.items():
+        torch.testing.assert_close(lean[name], tensor, rtol=2e-2, atol=1e-4)  # saved in bf16
+
+
 # Killed, and on several processes --------------------------------------------------------------------------
 
 # Three epochs of seven steps with everything in it that is drawn at random.

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pricer.errors import SetupError
-from pricer.lattice import PRICES, Growth, PriceLattice
+from pricer.lattice import PRICES, PROBES, Growth, PriceLattice
 from pricer.predictor import Predictor
 
 TEXT = "Cordless drill with two batteries"
@@ -346,6 +346,73 @@ def test_rows_of_a_batch_do_not_touch_each_other(lattices):
         alone = MadeUpModel(lattices[0], 5, 3)
         alone.p = model.p[row : row + 1]
         np.testing.assert_allclose(alone.run(tolerance=1e-3, max_stops=8)[0][0], together[row], rtol=1e-9)
+
+
+def sure_model(lattice, rows=1):
+    """Behind each price the number ends; the prices that begin with 1 or 2 hold most."""
+    model = MadeUpModel(lattice, rows, 1)
+    model.p[:] = 1e-6
+    tree = ~lattice.is_stop
+    model.p[:, tree] = np.where(np.arange(len(lattice.watched)) % 10 < 3, 0.19, 0.05)
+    if len(lattice.watched) > 100:  # all prices behind the root
+        model.p[:, 0] = np.random.default_rng(0).dirichlet(np.full(len(lattice.watched), 0.3), size=rows)
+    model.p[..., lattice.comma] = 1e-6
+    return model
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_of_a_model_that_is_sure_of_its_stops_only_the_likeliest_are_looked_at(lattices, kind):
+    lattice = lattices[kind]
+    model = sure_model(lattice)
+    got, evaluated = model.run()
+    stops = [n for nodes in evaluated[1:] for n in nodes[0] if n >= 0 and lattice.is_edge[n]]
+    by_hand = set(lattice.price_node[:9]) if kind else set()  # behind $1 to $9 a comma is likeliest
+    assert 0 < len(set(stops) - by_hand) <= PROBES < 64
+    assert np.abs(got - model.exact()).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_one_look_at_a_model_that_is_not_sure_and_the_others_are_asked_for(lattices, kind):
+    lattice = lattices[kind]
+    model = sure_model(lattice)
+    longer = np.random.default_rng(0).choice(np.flatnonzero(lattice.is_edge), 300, replace=False)
+    model.p[0, longer, 0] = 0.5  # these are but the beginning of a longer number
+    got, evaluated = model.run(max_stops=None)
+    stops = {n for nodes in evaluated[1:] for n in nodes[0] if n >= 0 and lattice.is_edge[n]}
+    assert len(stops) > 2 * PROBES
+    assert np.abs(got - model.exact()).max() < 1e-3
+    capped, evaluated = model.run(max_stops=20)
+    stops = {n for nodes in evaluated[1:] for n in nodes[0] if n >= 0 and lattice.is_edge[n]}
+    assert len(stops) <= 20  # over all rounds together
+
+
+def test_a_thousand_hidden_behind_a_single_digit_is_seen(lattices):
+    """With Llama 3 a model may be sure that `129` ends, and of `1` that `,299` follows."""
+    lattice = lattices[1]
+    model = sure_model(lattice)
+    model.p[0, 0] = 1e-6
+    model.p[0, 0, lattice.digits] = 0
+    column = {int(token): i for i, token in enumerate(lattice.watched)}
+    for price in range(100, 150):
+        model.p[0, 0, column[int(lattice.token[lattice.price_node[price - 1]])]] = 0.018
+    one = lattice.price_node[0]
+    model.p[0, 0, column[int(lattice.token[one])]] = 0.01
+    model.p[0, one, lattice.comma] = 0.9
+    model.p[0, lattice.comma_node[one], lattice.digits] = 0.99 / 1000
+    got, _ = model.run()
+    assert got[0, 0] < 2e-3 and np.abs(got - model.exact()).max() < 1e-3
+
+
+def test_stops_may_come_as_digits_together_and_the_comma(lattices):
+    for lattice in lattices[:3]:
+        model = MadeUpModel(lattice, 3, 7)
+        growth = Growth(lattice, 3)
+        while (nodes := growth.frontier()).shape[1]:
+            p = model.p[np.arange(3)[:, None], np.maximum(nodes, 0)]
+            if lattice.is_stop[nodes[nodes >= 0]].all():
+                p = np.stack([p[..., lattice.digits].sum(-1), p[..., lattice.comma]], axis=-1)
+            growth.update(nodes, p)
+        np.testing.assert_allclose(growth.probabilities(), model.run()[0], atol=1e-12)
 
 
 def test_a_model_that_always_goes_on_spells_no_price_and_one_that_never_does_spells_them_all(lattices):

@@ -25,6 +25,7 @@ from pricer.model import (
     check_same_base,
     choose_device,
     choose_precision,
+    has_room_to_dequantise,
     load_adapter_card,
     load_base,
     load_pair,
@@ -233,6 +234,88 @@ def test_a_card_without_bf16_computes_nf4_in_fp16(monkeypatch, native, dtype):
     options = loading_options("cuda", "nf4")
     assert options["dtype"] == options["quantization_config"].bnb_4bit_compute_dtype == dtype
     assert loading_options("cuda", "bf16")["dtype"] == torch.bfloat16  # as asked
+
+
+def test_the_adapter_has_the_dtype_that_the_base_computes_in(tiny_settings, monkeypatch):
+    import peft
+
+    def lora(pair):
+        return {name: p for name, p in pair.llama.named_parameters() if ".lora_" in name}
+
+    exact = load_pair(tiny_settings)
+    assert {p.dtype for p in lora(exact).values()} == {torch.float32}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(peft.PeftModel, "to", lambda self, device: self)
+    pair = load_pair(replace(tiny_settings, device=None, precision="bf16", zero_gpu=True))
+    assert {p.dtype for p in lora(pair).values()} == {torch.bfloat16}
+    # What that rounds off is little beside what bf16 rounds off the base.
+    ids = torch.tensor([pair.tokenizer("How much is a chair\n\nPrice is $")["input_ids"]])
+    with exact.use("tuned") as llama:
+        wanted = llama(ids).logits.softmax(-1)
+    with pair.use("tuned") as llama:
+        got = llama(ids).logits.float().softmax(-1)
+        for name, parameter in lora(pair).items():
+            parameter.data = lora(exact)[name].data
+        with_fp32_adapter = llama(ids).logits.float().softmax(-1)
+    assert (got - with_fp32_adapter).abs().max() < 2 * (with_fp32_adapter - wanted).abs().max()
+
+
+@pytest.fixture
+def nf4_base(tiny_model_folder, monkeypatch):
+    """The tiny base in NF4. On a CPU bitsandbytes packs weights anew for some processors, where they are first used;
+    not here, since on a card it does not."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    made = bitsandbytes.nn.Linear4bit.__init__
+
+    def unpacked(self, *args, **options):
+        made(self, *args, **options)
+        self.support_avx512bf16_for_cpu = False
+
+    monkeypatch.setattr(bitsandbytes.nn.Linear4bit, "__init__", unpacked)
+    options = loading_options("cpu", "nf4")
+    return LlamaForCausalLM.from_pretrained(tiny_model_folder / "base", **options).eval()
+
+
+def nf4_pair(base, settings, tokenizer, monkeypatch, **changes):
+    monkeypatch.setattr(model, "choose_precision", lambda settings, device: "nf4")
+    return load_pair(replace(settings, **changes), (base, tokenizer))
+
+
+def test_a_dequantised_base_gives_what_the_nf4_one_gives(nf4_base, tiny_settings, tiny_pair, monkeypatch):
+    ids = torch.tensor([tiny_pair.tokenizer("How much is a chair\n\nPrice is $")["input_ids"]])
+    packed = nf4_pair(nf4_base, tiny_settings, tiny_pair.tokenizer, monkeypatch)
+    wanted = {}
+    for which in ("base", "tuned"):
+        with packed.use(which) as llama:
+            wanted[which] = llama(ids).logits
+    kinds = {type(module).__name__ for module in packed.llama.modules()}
+    assert "Linear4bit" in kinds  # a base that was handed in stays as it is, unless told otherwise
+    base = packed._peft_model.unload()
+    small = base.get_memory_footprint()
+    pair = nf4_pair(base, tiny_settings, tiny_pair.tokenizer, monkeypatch, dequantise=True)
+    assert "Linear4bit" not in {type(module).__name__ for module in pair.llama.modules()}
+    assert pair.llama.get_memory_footprint() > small
+    assert {p.dtype for p in pair.llama.parameters()} == {torch.bfloat16}
+    assert not any(p.requires_grad for p in pair.llama.parameters())
+    for which in ("base", "tuned"):
+        with pair.use(which) as llama:
+            assert torch.equal(llama(ids).logits, wanted[which])
+    assert not torch.equal(wanted["base"], wanted["tuned"])
+
+
+def test_the_card_must_have_room_for_dequantising(nf4_base, tiny_settings, monkeypatch):
+    packed = [m for m in nf4_base.modules() if type(m).__name__ == "Linear4bit"]
+    weights = sum(m.in_features * m.out_features for m in packed)
+    more = 2 * weights - sum(m.weight.nbytes for m in packed)
+    assert 1.4 * weights < more < 1.6 * weights  # 16 bits in place of 4
+    assert not has_room_to_dequantise(nf4_base)  # on a CPU it stays as it is
+    monkeypatch.setattr(LlamaForCausalLM, "device", torch.device("cuda"))
+    for free, enough in ((model.ROOM_LEFT + more, True), (model.ROOM_LEFT + more - 1, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 80 * 2**30))
+        assert has_room_to_dequantise(nf4_base) is enough
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * 2**30, 80 * 2**30))
+    fresh = LlamaForCausalLM(AutoConfig.from_pretrained(tiny_settings.base.name))
+    assert not has_room_to_dequantise(fresh)  # there is nothing to work out
 
 
 def in_another_process(script, *arguments, **variables):

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -11,8 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pricer import predictor as predictor_module
+from pricer.batches import PADDING, Work, full_enough, token_batches
 from pricer.errors import InputError
-from pricer.predictor import Predictor, token_batches
+from pricer.predictor import BATCH_TOKENS, Predictor
 from pricer.prompt import frame
 from pricer.settings import Limits
 
@@ -50,8 +53,36 @@ def test_token_batches_lose_nothing_and_keep_to_the_budget(lengths, budget):
     # Of like length: no batch holds what is longer than the one before.
     for earlier, later in zip(batches, batches[1:], strict=False):
         assert min(lengths[i] for i in earlier) >= max(lengths[i] for i in later)
-        # And it was full: the next one's longest would not have fitted.
-        assert (len(earlier) + 1) * max(lengths[i] for i in earlier) > budget
+        # And it was full: the next one's longest would not have fitted, or have brought too much padding.
+        width, more = max(lengths[i] for i in earlier), max(lengths[i] for i in later)
+        places = (len(earlier) + 1) * width
+        padding = places - sum(lengths[i] for i in earlier) - more
+        well_filled = len(earlier) * width >= full_enough(budget)
+        assert places > budget or (well_filled and padding > PADDING * places)
+
+
+LENGTHS = {
+    "even": lambda rng: rng.integers(60, 201, 1000),
+    "one length": lambda rng: np.full(1000, 160),
+    "most cut at the budget": lambda rng: np.minimum(rng.integers(60, 400, 1000), 177),
+    "two kinds": lambda rng: np.where(rng.random(1000) < 0.5, 70, 190) + rng.integers(-5, 6, 1000),
+    "a few long ones": lambda rng: np.clip(rng.lognormal(4.6, 0.3, 1000).astype(int), 60, 200),
+}
+
+
+@pytest.mark.parametrize("kind", LENGTHS)
+@pytest.mark.parametrize("budget", [2048, 4096, 8192, 16384, 32768, 65536])
+def test_of_a_files_tokens_at_most_5_percent_are_padding(kind, budget):
+    lengths = LENGTHS[kind](np.random.default_rng(0)).tolist()
+    batches = list(token_batches(lengths, budget))
+    places = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+    assert 1 - sum(lengths) / places <= 0.05
+    # And not by small batches: only the last of all may be.
+    assert all(len(batch) * max(lengths[i] for i in batch) >= full_enough(budget) for batch in batches[:-1])
+
+
+def test_a_few_prompts_stay_together_whatever_their_lengths():
+    assert len(list(token_batches([20, 200, 40, 160], 4096))) == 1
 
 
 def test_token_batches_of_nothing():
@@ -144,6 +175,135 @@ def test_batches_come_as_they_are_done_and_name_their_items(tiny_pair):
     assert 0 < len(first) == len(answers) < len(prompts)
     rest = [i for indices, _ in batches for i in indices]
     assert sorted(first + rest) == list(range(len(prompts)))
+
+
+def test_work_tells_padding_of_prompts_from_padding_of_nodes(llama3_pair, monkeypatch):
+    predictor = Predictor(llama3_pair)
+    prompts = [predictor.prepare(text) for text in TEXTS[:3]]
+    lengths = [len(i) for i in llama3_pair.tokenizer([p.text for p in prompts])["input_ids"]]
+    asked = []
+    update = predictor_module.Growth.update
+
+    def spy(self, nodes, probabilities):
+        asked.append(nodes)
+        update(self, nodes, probabilities)
+
+    monkeypatch.setattr(predictor_module.Growth, "update", spy)
+    predictor.predict(prompts, "base")
+    work, later = predictor.work, asked[1:]  # the first are the prompts' ends
+    assert (work.items, work.prompt_tokens) == (3, sum(lengths))
+    assert work.prompt_padding == 3 * max(lengths) - sum(lengths) > 0
+    assert work.nodes == sum((nodes >= 0).sum() for nodes in later) > 0
+    assert work.node_padding == sum((nodes < 0).sum() for nodes in later)
+    assert work.forward_passes == len(asked)
+    assert 0 < work.padding_share < 1 and Work().padding_share == Work().node_padding_share == 0
+
+
+@pytest.mark.parametrize("pair", ["tiny_pair", "llama3_pair"])
+def test_two_batches_in_flight_give_what_one_gives_in_the_same_order(pair, request):
+    pair = request.getfixturevalue(pair)
+    one, two = (Predictor(pair, Limits(batch_tokens=150), in_flight=n) for n in (1, 2))
+    prompts = [one.prepare(text) for text in TEXTS]
+    for which in ("base", "tuned"):
+        wanted, got = (list(p.predict_batches(prompts, which)) for p in (one, two))
+        assert len(got) > 2
+        assert sorted(i for indices, _ in got for i in indices) == list(range(len(prompts)))
+        assert np.array_equal(table(one.predict(prompts, which)), table(two.predict(prompts, which)))
+        assert {tuple(i) for i, _ in got} == {tuple(i) for i, _ in wanted}
+    assert two.work == one.work
+
+
+def test_two_in_flight_is_begun_before_the_first_is_waited_for(tiny_pair, monkeypatch):
+    predictor = Predictor(tiny_pair, Limits(batch_tokens=1), in_flight=2)
+    prompts = [predictor.prepare(text) for text in ("lamp", "chair", "drill")]
+    happened = []
+    for name, what in (("prompts", "begun"), ("nodes", "further")):
+        real = getattr(predictor_module._Batch, name)
+        monkeypatch.setattr(
+            predictor_module._Batch,
+            name,
+            lambda self, nodes, real=real, what=what: happened.append(what) or real(self, nodes),
+        )
+    batches = predictor.predict_batches(prompts, "base")
+    next(batches)
+    assert happened[:3] == ["begun", "begun", "further"]
+    assert happened.count("begun") == 3  # the third already, while the caller has the first
+    assert len(list(batches)) == 2
+
+
+def test_without_nodes_there_is_no_mask_whatever_the_padding(llama3_pair, monkeypatch):
+    """A mask would keep attention from its fast kernel; the prompts' results do not need one."""
+    predictor = Predictor(llama3_pair)
+    prompts = [predictor.prepare(text) for text in TEXTS[:4]]
+    masks = []
+    forward = llama3_pair.llama.model.forward
+
+    def spy(*args, **options):
+        masks.append(options["attention_mask"])
+        return forward(*args, **options)
+
+    monkeypatch.setattr(llama3_pair.llama.model, "forward", spy)
+    predictor.predict(prompts, "tuned")
+    assert masks[0] is None and len(masks) > 1 and all(mask is not None for mask in masks[1:])
+
+
+def test_logits_over_the_vocabulary_stay_small(llama3_pair, monkeypatch):
+    monkeypatch.setattr(predictor_module, "_LOGITS", 3 * llama3_pair.llama.config.vocab_size)
+    predictor = Predictor(llama3_pair)
+    prompts = [predictor.prepare(text) for text in TEXTS]
+    wanted = table(Predictor(llama3_pair).predict(prompts, "base"))
+    rows = []
+    head = llama3_pair.llama.lm_head.forward
+    monkeypatch.setattr(llama3_pair.llama.lm_head, "forward", lambda x: rows.append(len(x)) or head(x))
+    assert np.abs(table(predictor.predict(prompts, "base")) - wanted).max() < 1e-6
+    assert max(rows) == 3 and len(rows) > 3
+
+
+def test_the_budget_goes_by_the_device_where_none_is_named(tiny_pair, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        predictor_module, "token_batches", lambda lengths, budget: asked.append(budget) or iter([])
+    )
+    predictor = Predictor(tiny_pair)
+    list(predictor.predict_batches([predictor.prepare("lamp")], "base"))
+    assert asked == [BATCH_TOKENS["cpu"]]
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_memory_follows_the_budget_and_not_the_input(tiny_pair, monkeypatch, in_flight):
+    monkeypatch.setattr(predictor_module, "_TOKENISED", 32)
+    predictor = Predictor(tiny_pair, Limits(batch_tokens=400), in_flight=in_flight)
+    prompts = [predictor.prepare(text) for text in TEXTS] * 32
+    widest = []
+    forward = tiny_pair.llama.model.forward
+
+    def spy(*args, **options):
+        widest.append(options["input_ids"].numel())
+        return forward(*args, **options)
+
+    monkeypatch.setattr(tiny_pair.llama.model, "forward", spy)
+
+    def peak(items):
+        widest.clear()
+        tracemalloc.start()
+        done = sum(len(indices) for indices, _ in predictor.predict_batches(prompts[:items], "tuned"))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert done == items
+        return most, max(widest)
+
+    peak(32)  # what is made once
+    (few, few_tokens), (many, many_tokens) = peak(32), peak(256)
+    assert many < 1.3 * few
+    assert many_tokens == few_tokens
+
+
+def test_prompts_are_named_by_their_place_in_the_whole_input(tiny_pair, monkeypatch):
+    monkeypatch.setattr(predictor_module, "_TOKENISED", 3)
+    predictor = Predictor(tiny_pair)
+    prompts = [predictor.prepare(text) for text in TEXTS]
+    got = table(predictor.predict(prompts, "tuned"))
+    assert np.abs(got - alone(predictor, prompts, "tuned")).max() < 1e-4
 
 
 def test_seconds_are_each_texts_share(tiny_predictor):

@@ -1,6 +1,6 @@
 """Training recipes: what they say is what the trainer gets, and what is refused."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -198,6 +198,36 @@ def test_bad_recipe_values_are_refused():
         with pytest.raises(InputError):
             Recipe(**place, **wrong)
     assert all(Recipe(**place, loss=loss) for loss in LOSSES)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"dequantise": True, "precision": "bf16"}, "dequantise is for nf4"),
+        ({"lean": True, "dropout": 0.05}, "dropout to 0"),
+        ({"lean": True, "dropout": 0, "dora": True}, "dora to false"),
+        ({"lean": True, "dropout": 0, "method": "full", "precision": "fp32"}, "method to lora"),
+    ],
+)
+def test_fast_ways_that_do_not_fit_the_rest_are_refused(fields, words):
+    command = [str(RECIPES / "llama-3.1-8b.yaml")]
+    command += [word for name, value in fields.items() for word in (f"--{name}", str(value))]
+    with pytest.raises(InputError, match=words):
+        load_recipe(command)
+
+
+def test_the_recipes_words_for_a_larger_card_are_a_recipe(on_cuda):
+    """What the comment of llama-3.1-8b.yaml says to put behind it changes the speed, not the batch."""
+    path = RECIPES / "llama-3.1-8b.yaml"
+    lines = [line[1:].split() for line in path.read_text().splitlines() if line.startswith("#   --")]
+    assert len(lines) == 2
+    plain, _ = load_recipe([str(path)])
+    for words in lines:
+        read, config = load_recipe([str(path), *words])
+        assert read.lean and not config.gradient_checkpointing
+        assert config.per_device_train_batch_size * config.gradient_accumulation_steps == 128
+        same = {"lean": plain.lean, "dropout": plain.dropout, "dequantise": plain.dequantise}
+        assert replace(read, **same) == plain
 
 
 # What is recorded -----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pricer.errors import SetupError
-from pricer.settings import PROFILES, ModelRef, Profile, Settings
+from pricer.settings import LIMITS, PROFILES, Limits, ModelRef, Profile, Settings
 
 
 def test_nothing_set_gives_the_embedded_profile():
@@ -17,10 +17,12 @@ def test_nothing_set_gives_the_embedded_profile():
     assert (settings.precision, settings.device, settings.test_items) == (None, None, None)
     assert (settings.host, settings.port) == ("127.0.0.1", 7860)
     assert settings.cache == Path.home() / ".cache" / "pricer"
+    assert settings.dequantise is None
 
 
 def test_blank_variables_count_as_unset():
-    names = ["PROFILE", "BASE_MODEL", "ADAPTER", "QUESTION", "PRECISION", "DEVICE", "CACHE", "TEST_ITEMS"]
+    names = ["PROFILE", "BASE_MODEL", "ADAPTER", "QUESTION", "PRECISION", "DEQUANTISE", "DEVICE"]
+    names += ["CACHE", "TEST_ITEMS"]
     blank = {f"PRICER_{name}": "  " for name in names} | {"PORT": "", "HOST": " "}
     assert Settings.from_env(blank) == Settings.from_env({})
 
@@ -72,6 +74,7 @@ def test_every_variable_is_obeyed(tmp_path):
             "PRICER_ADAPTER": "owner/adapter@v1",
             "PRICER_QUESTION": "What is it worth?",
             "PRICER_PRECISION": "bf16",
+            "PRICER_DEQUANTISE": "no",
             "PRICER_DEVICE": "cuda",
             "PRICER_CACHE": "~/elsewhere",
             "PRICER_TEST_ITEMS": str(tmp_path / "items.jsonl"),
@@ -84,10 +87,20 @@ def test_every_variable_is_obeyed(tmp_path):
         ModelRef("owner/adapter", "v1"),
     )
     assert (settings.label, settings.question) == ("Some-Llama", "What is it worth?")
-    assert (settings.precision, settings.device) == ("bf16", "cuda")
+    assert (settings.precision, settings.dequantise, settings.device) == ("bf16", False, "cuda")
     assert settings.cache == Path.home() / "elsewhere"
     assert settings.test_items == tmp_path / "items.jsonl"
     assert (settings.host, settings.port) == ("0.0.0.0", 80)
+
+
+def test_every_limit_is_a_variable():
+    assert set(LIMITS.values()) == {field.name for field in dataclasses.fields(Limits)} - {"batch_tokens"}
+    given = {variable: str(10 + i) for i, variable in enumerate(LIMITS)}
+    limits = Settings.from_env(given).limits
+    for variable, name in LIMITS.items():
+        assert getattr(limits, name) == int(given[variable])
+    assert Settings.from_env({"PRICER_REQUESTS_PER_MINUTE": "0"}).limits.requests_per_minute == 0
+    assert Settings.from_env({}).limits == Limits()
 
 
 def test_a_space_listens_to_the_outside_unless_told_otherwise():
@@ -106,7 +119,13 @@ def test_gradios_own_port_counts_after_port():
         ({"PRICER_PROFILE": "llama-70b"}, ["llama-70b", "PRICER_PROFILE", "embedded, llama-8b, llama-3b"]),
         ({"PRICER_PROFILE": "Embedded"}, ["PRICER_PROFILE"]),
         ({"PRICER_PRECISION": "int8"}, ["PRICER_PRECISION", "int8", "fp32, bf16, nf4"]),
+        ({"PRICER_DEQUANTISE": "1"}, ["PRICER_DEQUANTISE", "yes, no"]),
         ({"PRICER_DEVICE": "mps"}, ["PRICER_DEVICE", "mps", "cpu, cuda"]),
+        ({"PRICER_QUEUE": "0"}, ["PRICER_QUEUE", "from 1"]),
+        ({"PRICER_TEXT_CHARS": "-1"}, ["PRICER_TEXT_CHARS", "from 1"]),
+        ({"PRICER_UPLOAD_ROWS": "1e5"}, ["PRICER_UPLOAD_ROWS"]),
+        ({"PRICER_UPLOAD_BYTES": "9" * 13}, ["PRICER_UPLOAD_BYTES"]),
+        ({"PRICER_REQUESTS_PER_MINUTE": "many"}, ["PRICER_REQUESTS_PER_MINUTE", "from 0"]),
         ({"PORT": "http"}, ["PORT", "http", "1 to 65535"]),
         ({"PORT": "0"}, ["PORT"]),
         ({"PORT": "65536"}, ["PORT"]),

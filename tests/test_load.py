@@ -1,0 +1,73 @@
+"""The app under load, as bench/load.py puts it: a tiny model, twenty clients, a few seconds."""
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from bench import load
+from pricer.settings import Limits
+
+CLIENTS, SECONDS, QUEUE = 20, 4, 8
+
+
+def put_load(*arguments):
+    """In a thread of its own: where browser tests ran before, this one has an event loop already."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(load.put_load(*arguments))).result()
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_predictor):
+    return load.expected_answers(tiny_predictor, 20)
+
+
+@pytest.fixture(scope="module")
+def app(tiny_model_folder):
+    variables = {name: "" for name in os.environ if name.startswith("PRICER_")} | {
+        "PRICER_BASE_MODEL": str(tiny_model_folder / "base"),
+        "PRICER_ADAPTER": str(tiny_model_folder / "adapter"),
+        "PRICER_DEVICE": "cpu",
+        "PRICER_QUEUE": str(QUEUE),
+    }
+    with load.running_app(**variables) as running:
+        yield running
+
+
+def test_every_request_gets_its_own_answer_or_a_sentence_and_memory_is_bounded(app, expected):
+    url, process, log = app
+    found = put_load(url, expected, CLIENTS, SECONDS, process)
+    assert found.complaints() == []
+    assert len(found.seconds) > CLIENTS
+    assert 0 < found.percentile(50) <= found.percentile(95)
+    assert found.refused >= CLIENTS - QUEUE - 1 and found.refusals  # so many find no place at the very start
+    assert all("Queue is full" in sentence for sentence in found.refusals)
+    assert "Traceback" not in log.read_text()
+    row = load.table(found, "tiny", CLIENTS, SECONDS).splitlines()[-1]
+    assert f"| {len(found.seconds)} | {found.refused} | 0 | 0 |" in row
+
+
+def test_answers_that_are_mixed_up_would_be_noticed(app, expected):
+    url, *_ = app
+    texts, answers = list(expected), list(expected.values())
+    mixed_up = dict(zip(texts, answers[1:] + answers[:1], strict=True))
+    found = put_load(url, mixed_up, 2, 1)
+    assert found.seconds and len(found.wrong) == len(found.seconds)
+    assert "another text" in found.complaints()[0]
+
+
+def test_memory_that_grows_would_be_noticed():
+    level, step = 600_000_000, 1_000_000
+    flat = load.Load(seconds=[1.0], memory=[level + step * (i % 3) for i in range(200)])
+    begun = load.Load(seconds=[1.0], memory=[level // 2, *[level] * 199])  # only at the start
+    growing = load.Load(seconds=[1.0], memory=[level + step * i for i in range(200)])
+    assert flat.complaints() == begun.complaints() == []
+    assert growing.complaints() == ["memory grew by 100 MB"]
+    assert np.isnan(load.Load().grown[0]) and load.Load().complaints() == ["no request was answered"]
+
+
+def test_one_visitor_cannot_fill_the_queue():
+    limits = Limits()
+    assert 0 < limits.requests_per_minute < limits.queue

@@ -1,0 +1,118 @@
+"""Markup in everything that has a name, in a real browser: it is shown as it stands, and nothing of it runs."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from playwright.sync_api import expect
+
+from pricer.runs import Run, RunInfo, save_run
+from pricer.settings import ModelRef
+from pricer.ui import build_demo, page_options, text, theme
+from pricer.view import PANELS
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=60_000)
+
+HOSTILE = "<script>window.x=1</script><img src=x onerror=window.x=1>"
+SVG = "<svg onload=window.x=1><a href='javascript:window.x=1'>a</a>{{x}}"
+ITEMS = pd.DataFrame(
+    {"index": np.arange(40), "category": [HOSTILE, SVG] * 20, "price_usd": np.linspace(5, 900, 40).round(2)}
+)
+
+
+def run(name, **about):
+    info = RunInfo(name=name, label=f"{name} {HOSTILE}", kind="tuned", rule=HOSTILE, notes=SVG, **about)
+    guess = ITEMS["price_usd"] * np.random.default_rng(len(name)).uniform(0.5, 1.5, 40)
+    table = {"index": ITEMS["index"], "guess_usd": guess, "low_usd": guess / 2, "high_usd": guess * 2}
+    return Run(info, pd.DataFrame(table))
+
+
+@pytest.fixture
+def page(tiny_predictor, tiny_settings, serve, open_page, tmp_path, monkeypatch):
+    """The Evaluation tab on runs, items, categories and texts of that kind, under a model's name of that kind."""
+    shipped = {name: run(name, published=True, origin=SVG) for name in ("one", "two", "three")}
+    monkeypatch.setattr("pricer.ui.evaluate.load_runs", lambda: shipped)
+    monkeypatch.setattr("pricer.ui.evaluate.load_items", lambda: ITEMS)
+    texts = ITEMS.assign(text=f"Item {HOSTILE} {SVG}", price=ITEMS["price_usd"])
+    texts[["index", "text", "price"]].to_parquet(tmp_path / "texts.parquet")
+    settings = replace(
+        tiny_settings, test_items=tmp_path / "texts.parquet", label=HOSTILE, base=ModelRef(HOSTILE)
+    )
+    demo = theme.silence(build_demo(tiny_predictor, "", settings))
+    page = open_page(serve(demo, **page_options(), show_error=True))
+    page.get_by_role("tab", name=text.EVALUATE_TAB).click()
+    page.locator("#scatter-b .chart-drawn .main-svg").first.wait_for()
+    return page
+
+
+def check_nothing_ran(page):
+    assert page.evaluate("typeof window.x") == "undefined"
+    assert page.locator("img[onerror], svg[onload], a[href^=javascript]").count() == 0
+    assert (page.errors, page.foreign) == ([], [])
+
+
+def hover_everywhere(page):
+    """The words of every mark, in all charts that are drawn."""
+    return page.evaluate(
+        """() => {
+            const words = [];
+            for (const plot of document.querySelectorAll('.chart-drawn .chart-plot')) {
+                (plot._fullData ?? []).forEach((trace, curveNumber) => {
+                    try { Plotly.Fx.hover(plot, [{curveNumber, pointNumber: 0}]); } catch { return; }
+                    words.push(plot.querySelector('.hoverlayer')?.textContent ?? '');
+                });
+            }
+            return words;
+        }"""
+    )
+
+
+def test_markup_in_names_categories_and_texts_does_not_run(page):
+    expect(page.locator("#scatter-b")).to_be_visible()
+    for panel in PANELS:
+        page.locator("#panels").get_by_role("tab", name=text.PANELS[panel], exact=True).click()
+        if panel not in ("board", "items"):
+            chart = {"groups": "by_category"}.get(panel, panel)
+            page.locator(f"#chart-{chart} .chart-drawn .main-svg").first.wait_for()
+        hover_everywhere(page)
+        check_nothing_ran(page)
+    expect(page.locator("#items .virtual-row").first).to_contain_text("<")
+    page.locator("#items .virtual-row").first.locator("[role=gridcell]").first.click()
+    expect(page.locator("#detail-foot .item-text")).to_contain_text(f"Item {HOSTILE} {SVG}")
+    page.locator("#strip .chart-drawn .main-svg").first.wait_for()
+    assert any("<script>" in words for words in hover_everywhere(page))
+    page.locator("#panels").get_by_role("tab", name=text.PANELS["board"], exact=True).click()
+    expect(page.locator("#board th .label").first).to_contain_text(HOSTILE)
+    page.locator("#filters button").first.click()
+    page.locator("#filter-categories input").click()
+    page.get_by_role("option").first.click()
+    expect(page.locator("#active .chip").first).to_contain_text("<")
+    page.get_by_role("tab", name=text.COMPARE_TAB).click()
+    expect(page.locator("#head-base .subtitle")).to_contain_text(HOSTILE)
+    check_nothing_ran(page)
+
+
+def test_markup_in_an_uploaded_run_and_its_json_does_not_run(page, tmp_path):
+    note = save_run(tmp_path, run("mine", origin=SVG, published=True, data_set=HOSTILE))
+    assert HOSTILE in json.loads(note.read_text())["label"]
+    page.locator(".fold > button", has_text=text.OWN_TITLE).click()
+    box = page.locator("#own-file input[type=file]")
+    box.set_input_files([str(note), str(note.with_suffix(".parquet"))])
+    expect(page.locator("#own-runs .chip")).to_contain_text("mine <script>")
+    hover_everywhere(page)
+    check_nothing_ran(page)
+    rows = [{"text": f"{SVG} lamp", "price": 20, "guess": 30, "category": f"{SVG[:40]}"}]
+    rows.append({"text": f"{HOSTILE} lamp", "price": 30, "guess": 30, "category": HOSTILE})
+    words = pd.DataFrame(rows).to_csv(index=False).encode()
+    file = {"name": f"{SVG} {HOSTILE}.csv".replace("/", "∕"), "mimeType": "text/csv", "buffer": words}
+    page.locator("#own-file input[type=file]").set_input_files([file])
+    expect(page.locator("#active .count")).to_have_text("2 of 2 items")
+    expect(page.locator("#own-runs .chip")).to_have_count(2)
+    hover_everywhere(page)
+    bad = {"name": f"{HOSTILE}.csv", "mimeType": "text/csv", "buffer": f"index,{HOSTILE}\n1,2".encode()}
+    page.locator("#own-file input[type=file]").set_input_files([bad])
+    expect(page.locator("#own-notice [role=alert]")).to_contain_text("column guess is missing")
+    check_nothing_ran(page)
