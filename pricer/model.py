@@ -145,7 +145,7 @@ def choose_precision(settings: Settings, device: str) -> str:
 
 def has_room_to_dequantise(base: LlamaForCausalLM) -> bool:
     """Whether 24 GiB of the card stay free when the base's NF4 weights are worked out once, which takes three times
-    their room and gives the same numbers faster."""
+    their room and spares every pass that work, for the same numbers."""
     packed = [module for module in base.modules() if type(module).__name__ == "Linear4bit"]
     if not packed or base.device.type != "cuda":
         return False

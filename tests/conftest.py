@@ -142,6 +142,15 @@ def tiny_model_folder(tmp_path_factory, digit_tokenizer):
     return folder
 
 
+@pytest.fixture
+def tiny_environment(tiny_model_folder, monkeypatch):
+    """The environment names the tiny pair, also for processes that a test starts."""
+    monkeypatch.setenv("PRICER_BASE_MODEL", str(tiny_model_folder / "base"))
+    monkeypatch.setenv("PRICER_ADAPTER", str(tiny_model_folder / "adapter"))
+    monkeypatch.setenv("PRICER_DEVICE", "cpu")
+    monkeypatch.delenv("PRICER_PROFILE", raising=False)
+
+
 @pytest.fixture(scope="session")
 def tiny_settings(tiny_model_folder):
     from pricer.settings import Settings

@@ -33,12 +33,7 @@ SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "a
 SMOKE = ROOT / "train" / "recipes" / "smoke.yaml"
 
 
-@pytest.fixture(autouse=True)
-def tiny(tiny_model_folder, monkeypatch):
-    monkeypatch.setenv("PRICER_BASE_MODEL", str(tiny_model_folder / "base"))
-    monkeypatch.setenv("PRICER_ADAPTER", str(tiny_model_folder / "adapter"))
-    monkeypatch.setenv("PRICER_DEVICE", "cpu")
-    monkeypatch.delenv("PRICER_PROFILE", raising=False)
+pytestmark = pytest.mark.usefixtures("tiny_environment")
 
 
 @contextmanager

@@ -13,12 +13,7 @@ TEXT = "Cordless drill with two batteries"
 FIELDS = {"price_usd", "low_usd", "high_usd", "calibrated", "rule", "rules", "unpriced_mass", "seconds"}
 
 
-@pytest.fixture(autouse=True)
-def tiny(tiny_model_folder, monkeypatch):
-    monkeypatch.setenv("PRICER_BASE_MODEL", str(tiny_model_folder / "base"))
-    monkeypatch.setenv("PRICER_ADAPTER", str(tiny_model_folder / "adapter"))
-    monkeypatch.setenv("PRICER_DEVICE", "cpu")
-    monkeypatch.delenv("PRICER_PROFILE", raising=False)
+pytestmark = pytest.mark.usefixtures("tiny_environment")
 
 
 def answer(capsys, *arguments):

@@ -12,13 +12,7 @@ from pricer import score, table_stream
 from pricer.errors import InputError, SetupError
 from pricer.settings import ModelRef
 
-
-@pytest.fixture(autouse=True)
-def tiny(tiny_model_folder, monkeypatch):
-    monkeypatch.setenv("PRICER_BASE_MODEL", str(tiny_model_folder / "base"))
-    monkeypatch.setenv("PRICER_ADAPTER", str(tiny_model_folder / "adapter"))
-    monkeypatch.setenv("PRICER_DEVICE", "cpu")
-    monkeypatch.delenv("PRICER_PROFILE", raising=False)
+pytestmark = pytest.mark.usefixtures("tiny_environment")
 
 
 def test_two_workers_give_what_the_plain_engine_gives(tmp_path, monkeypatch, capsys):

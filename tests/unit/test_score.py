@@ -35,12 +35,8 @@ PART_ROWS = 8
 
 
 @pytest.fixture(autouse=True)
-def tiny(tiny_model_folder, tiny_predictor, monkeypatch):
+def tiny(tiny_environment, tiny_predictor, monkeypatch):
     """Parts of eight rows, and the tiny pair without loading it again."""
-    monkeypatch.setenv("PRICER_BASE_MODEL", str(tiny_model_folder / "base"))
-    monkeypatch.setenv("PRICER_ADAPTER", str(tiny_model_folder / "adapter"))
-    monkeypatch.setenv("PRICER_DEVICE", "cpu")
-    monkeypatch.delenv("PRICER_PROFILE", raising=False)
     monkeypatch.setattr(score, "load_predictor", lambda settings: tiny_predictor)
     monkeypatch.setattr(table_stream, "PART_ROWS", PART_ROWS)
 
