@@ -6,14 +6,14 @@ FOLDER holds a Llama 3 tokenizer. The base is of random weights in NF4, with a r
 attention's four layers, like the seed's): one layer is quantised and serves 32 times, each with its own copy. Prompts
 are made up, of 75 to 180 tokens.
 
-Random weights know nothing of prices, and what the lattice costs depends on that. So the output layer's rows of price
-tokens, comma and full stop are set such that the two passes do as real ones: behind the prompt nearly all
-probability lies on prices, spread like a tuned model's; behind a price the tuned pass stops but once in 10,000 times,
-and the base pass goes on, with a digit or a comma, in 1 of 5. `nodes` in the results says how many lattice nodes
-per item that made.
+Random weights know nothing of prices, and what the lattice costs depends on that. So the model computes all that it is
+asked for, and then other probabilities are put in the place of its own: behind the prompt all of it lies on prices,
+spread like a tuned model's; behind a price the tuned pass stops but once in 10,000 times, and the base pass goes on, with
+a digit or a comma, in 1 of 5. `nodes` in the results says how many lattice nodes per item that made. That the variants
+agree (`off_by`) is seen on the model's own probabilities, prompts and nodes, of 32 items.
 
 Share of the limit: 2 * weights of the layers * tokens / seconds, over what this card gives in a matrix product of
-8192 x 8192 x 8192 in bf16, in the same run. `share` counts the prompts' own tokens, `share_with_nodes` the lattice's
+8192 x 8192 x 8192 in bf16 kept up for 2 seconds, in the same run. `share` counts the prompts' own tokens, `share_with_nodes` the lattice's
 too; padding counts as nothing, and so does LoRA's own arithmetic.
 
 Prints a line of JSON per measurement as it is done, into results.jsonl as well, then a Markdown table. What does not
@@ -28,29 +28,28 @@ import json
 import platform
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from itertools import cycle, islice
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import numpy as np
 import peft
 import psutil
 import torch
-from peft.tuners.lora import Linear as LoraLinear
-from torch.nn import functional as F
 from transformers import AutoTokenizer, LlamaForCausalLM
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from bench.products import products
 from bench.train_8b import GIB, SHAPES, clear, distance, random_base, say
 from pricer.batches import Work, token_batches
 from pricer.distribution import PriceDistribution
-from pricer.lattice import PRICES
+from pricer.lattice import PRICES, ROOT
+from pricer.lean import make_lean, make_plain, without_plans
 from pricer.model import PASSES, LlamaPair, load_pair
 from pricer.predictor import Predictor
 from pricer.prompt import Prompt
@@ -62,10 +61,10 @@ BUDGET = 16384  # tokens in one forward pass, where nothing else is said
 BUDGETS = (8192, 32768, 65536)
 RANK, ALPHA = 32, 64
 LORA_STD = 0.02  # of LoRA's B: its part is a tenth of a layer's output
+SEED = "seed's generate"
 DISTINCT = 1000  # made-up products; longer inputs repeat them
 CHECKED = 32  # items whose distributions are compared between variants
-CALIBRATED_ON = 64  # prompts
-RIDGE = 0.01
+CHECKED_NODES = 16  # of each of them
 
 
 # --- a model that costs what a real one does -----------------------------------------------------
@@ -97,104 +96,81 @@ def save_random_adapter(base: LlamaForCausalLM, folder: Path) -> LlamaForCausalL
     return model.unload()
 
 
-class Rig:
-    """Sets the output layer such that a pass does as a real model's, see the module's docstring.
+class Rehearsal(Predictor):
+    """Has the model compute all that a prediction takes, and then answers in its place, see the module's docstring."""
 
-    How: price tokens get nearly the same embedding, so that the hidden state behind any of them is much like behind
-    the others. Two directions are fitted to hidden states behind prompts and behind prices, each reading 1 at its
-    own place and 0 at the other; the rows are sums of the two.
-    """
+    goes_on = (5e-5, 5e-5)  # behind a price, with a digit and with a comma
 
-    def __init__(self, pair: LlamaPair, predictor: Predictor, prompts: Sequence[Prompt]):
-        self.pair, lattice = pair, predictor.lattice
-        self.prices = [path[0] for path in lattice.paths]  # the first token of each
-        self.comma = int(lattice.watched[lattice.comma])
-        self.stop = pair.tokenizer(".", add_special_tokens=False)["input_ids"][0]
-        self.changed = torch.tensor([*lattice.watched.tolist(), self.stop], device=pair.device)
-        self.rows: dict[str, torch.Tensor] = {}
-        embeddings, numbers = pair.llama.get_input_embeddings().weight, self.changed[:-2]
-        rows = embeddings[numbers].float()
-        embeddings[numbers] = (rows[:1] + 0.2 * (rows - rows[:1])).to(embeddings.dtype)
-        ids = pair.tokenizer([prompt.text for prompt in prompts[:CALIBRATED_ON]])["input_ids"]
-        shown = islice(cycle(self.prices[9::37]), len(ids))
-        self.ids = [[*row, price] for row, price in zip(ids, shown, strict=True)]
+    def _watched_probabilities(self, llama, hidden, nodes):
+        found = super()._watched_probabilities(llama, hidden, nodes)
 
-    @torch.no_grad()
-    def set(self, which: str) -> None:
-        """For a pass that is about to be measured."""
-        if which not in self.rows:
-            self.rows[which] = self._rows(which)
-        self.pair.llama.lm_head.weight[self.changed] = self.rows[which]
+        def answer() -> np.ndarray:
+            own = found()  # waits for the card
+            if not (nodes == ROOT).any():
+                return np.broadcast_to(self.goes_on, own.shape)
+            made_up = np.zeros(own.shape)
+            made_up[:, 0, self._prices] = self._spread(len(own))
+            return made_up
 
-    def _rows(self, which: str) -> torch.Tensor:
-        """The output layer's rows of `changed`."""
-        with self.pair.use(which) as llama:
-            hidden = [
-                llama.model(torch.tensor([row], device=self.pair.device)).last_hidden_state[0, -2:].float()
-                for row in self.ids
-            ]
-            behind = torch.cat([torch.stack(hidden)[:, place] for place in (0, 1)])  # prompts, then prices
-            logits = llama.lm_head(behind[:: len(hidden)].to(llama.dtype)).float()
-        logits = logits.index_fill(1, self.changed, -torch.inf)  # of all the other tokens
-        # Ridge regression of which of the two places it is on the hidden state.
-        places = torch.zeros(len(behind), 2).to(behind)
-        places[: len(hidden), 0] = places[len(hidden) :, 1] = 1
-        gram = behind @ behind.T
-        ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
-        directions = torch.linalg.solve(gram + ridge, places).T @ behind  # (2, hidden)
-        height = logits.logsumexp(-1).max() + 5  # which leaves the other tokens under 1 %
+        return answer
+
+    @cached_property
+    def _prices(self) -> np.ndarray:
+        """The columns of the prices' tokens, each of which is one."""
+        column = {int(token): i for i, token in enumerate(self.lattice.watched)}
+        return np.array([column[token] for (token,) in self.lattice.paths])
+
+    def _spread(self, batch: int) -> np.ndarray:
+        """(batch, 999): round prices and those that end in 9 preferred, around $20 to $180, other ones for each item."""
+        around = np.random.default_rng(batch).normal(np.log(60), 0.5, (batch, 1))
         liked = (PRICES % 10 == 9) | (PRICES % 5 == 0)  # by shops
-        spread = 1.5 * liked - np.log(PRICES) - (np.log(PRICES) - np.log(60)) ** 2 / (2 * 0.7**2)
-        spread = torch.from_numpy(spread).to(height).log_softmax(0)
-        at = {id_: i for i, id_ in enumerate(self.changed.tolist())}
-        digit, comma = (5e-5, 5e-5) if which == "tuned" else (0.05, 0.15)
-        rows = torch.zeros(len(at), 2).to(height)
-        rows[:, 1] = height + np.log(digit / len(at))
-        rows[[at[price] for price in self.prices], 0] = height + spread
-        rows[at[self.comma], 1] = height + np.log(comma)
-        rows[at[self.stop], 1] = height
-        return (rows @ directions).to(self.pair.llama.dtype)
+        height = 1.5 * liked - np.log(PRICES) - (np.log(PRICES) - around) ** 2 / (2 * 0.7**2)
+        weights = np.exp(height - height.max(axis=1, keepdims=True))
+        return weights / weights.sum(axis=1, keepdims=True)
+
+
+GOES_ON = {"base": (0.05, 0.15), "tuned": Rehearsal.goes_on}
 
 
 # --- what is tried beside the library's own way --------------------------------------------------
 
 
-def predict_mixed(predictor: Predictor, prompts: Sequence[Prompt]) -> int:
-    """Both passes in one batch, by peft's adapter names; how many items that were."""
+def predict_both(predictor: Predictor, prompts: Sequence[Prompt], mixed: bool) -> None:
+    """Both passes: one after the other, or in one batch by peft's adapter names. Numbers end as in a tuned pass."""
     pair = predictor.pair
     ids = pair.tokenizer([prompt.text for prompt in prompts])["input_ids"]
-    for indices in token_batches([len(i) for i in ids], predictor.limits.batch_tokens // 2):
-        names = ["__base__"] * len(indices) + ["default"] * len(indices)
-        hooks = pair._peft_model.base_model._enable_peft_forward_hooks(adapter_names=names)
-        with pair.use("tuned") as llama, hooks:
-            for _ in predictor._score(llama, [ids[i] for i in indices] * 2):
-                pass
-    return len(prompts)
+    budget = predictor.limits.batch_tokens
+    for indices in token_batches([len(i) for i in ids], budget // 2 if mixed else budget):
+        batch = [ids[i] for i in indices]
+        if mixed:
+            names = ["__base__"] * len(batch) + ["default"] * len(batch)
+            hooks = pair._peft_model.base_model._enable_peft_forward_hooks(adapter_names=names)
+            with pair.use("tuned") as llama, hooks:
+                deque(predictor._score(llama, batch * 2, "tuned"), maxlen=0)
+            continue
+        for which in PASSES:
+            with pair.use(which) as llama:
+                deque(predictor._score(llama, batch, "tuned"), maxlen=0)
 
 
 @contextmanager
-def fused_layers(pair: LlamaPair) -> Iterator[None]:
-    """RMSNorm as torch's one kernel, and LoRA added inside the matrix product, over plain (not NF4) layers."""
-
-    def norm(self, x):
-        return F.rms_norm(x, self.weight.shape, self.weight, self.variance_epsilon)
-
-    def linear(self, x):
-        out = self.base_layer(x)
-        if not self.disable_adapters:
-            low = self.lora_A["default"](x).mul_(self.scaling["default"])
-            out.flatten(0, -2).addmm_(low.flatten(0, -2), self.lora_B["default"].weight.t())
-        return out
-
-    kinds = {LlamaRMSNorm: norm, LoraLinear: linear}
-    changed = [(m, f) for m in pair.llama.modules() for kind, f in kinds.items() if type(m) is kind]
-    for module, forward in changed:
-        module.forward = MethodType(forward, module)
+def plain_layers(pair: LlamaPair) -> Iterator[None]:
+    """Meanwhile the layers run as peft and transformers have them."""
+    make_plain(pair._peft_model)
     try:
         yield
     finally:
-        for module, _ in changed:
-            del module.forward
+        make_lean(pair._peft_model)
+
+
+@contextmanager
+def cudnn_attention() -> Iterator[None]:
+    """Meanwhile attention runs as torch has it where nobody asks."""
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        yield
+    finally:
+        without_plans()
 
 
 # --- measuring -----------------------------------------------------------------------------------
@@ -206,17 +182,16 @@ def wait() -> None:
 
 
 def matrix_rate(device: torch.device) -> float:
-    """What a large matrix product reaches, in operations a second."""
-    n, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (1024, torch.float32)
+    """What a large matrix product reaches, in operations a second, when the card is warm."""
+    n, dtype, seconds = (8192, torch.bfloat16, 2) if device.type == "cuda" else (1024, torch.float32, 0.1)
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    for _ in range(3):
-        a @ b
-    wait()
-    start, times = time.perf_counter(), 10
-    for _ in range(times):
-        a @ b
-    wait()
-    return times * 2 * n**3 / (time.perf_counter() - start)
+    start, times = time.perf_counter(), 0
+    while (took := time.perf_counter() - start) < seconds:
+        for _ in range(10):
+            a @ b
+        wait()
+        times += 10
+    return times * 2 * n**3 / took
 
 
 @dataclass
@@ -224,7 +199,6 @@ class Bench:
     """One pair for all measurements, and where the results go."""
 
     pair: LlamaPair
-    rig: Rig
     prompts: list[Prompt]
     weights: int  # of the layers, without embeddings and output
     limit: float  # operations a second
@@ -247,28 +221,27 @@ class Bench:
         self.add({"variant": variant, "left_out": "no time"})
         return fits
 
-    def predictor(self, budget: int = BUDGET, in_flight: int = 1) -> Predictor:
-        return Predictor(self.pair, Limits(batch_tokens=budget), in_flight=in_flight)
+    def predictor(self, which: str, budget: int = BUDGET, in_flight: int | None = None) -> Rehearsal:
+        predictor = Rehearsal(self.pair, Limits(batch_tokens=budget), in_flight=in_flight)
+        predictor.goes_on = GOES_ON[which]
+        return predictor
 
-    def passes(self, variant: str, which: Sequence[str] = PASSES, **options: Any) -> None:
-        """Each pass over all prompts with its whole distributions."""
+    def passes(self, variant: str, which: Sequence[str] = PASSES, items: int = 0, **options: Any) -> None:
+        """Each pass over the prompts with its whole distributions."""
         if not self.time_left_for(variant):
             return
-        predictor = self.predictor(**options)
-        seconds = {name: self.one_pass(variant, predictor, name)["seconds"] for name in which}
+        seconds = {}
+        for name in which:
+            predictor = self.predictor(name, **options)
+            seconds[name] = self.one_pass(variant, predictor, name, items)["seconds"]
         if len(seconds) == len(PASSES):
-            both = len(self.prompts) / sum(seconds.values())
+            both = (items or len(self.prompts)) / sum(seconds.values())
             self.add({"variant": variant, "pass": "both", "items_per_second": round(both, 2)})
 
-    def one_pass(
-        self, variant: str, predictor: Predictor, which: str, items: int = 0, stops: str = ""
-    ) -> dict[str, Any]:
-        """`stops`: the pass that numbers end like, where it is another."""
+    def one_pass(self, variant: str, predictor: Predictor, which: str, items: int = 0) -> dict[str, Any]:
         prompts = list(islice(cycle(self.prompts), items or len(self.prompts)))
-        self.rig.set(stops or which)
-        found = predictor.predict(self.prompts[:CHECKED], which)  # warms up
-        distributions = PriceDistribution.stack([p.distribution for p in found])
-        off = distance(self.checked.setdefault(which + stops, distributions), distributions)
+        off = self.off_by(which)
+        predictor.predict(self.prompts[:CHECKED], which)  # warms up
         predictor.work = Work()
         clear()
         wait()
@@ -292,40 +265,45 @@ class Bench:
             "nodes": round(work.nodes / done, 1),
             "node_padding": round(work.node_padding / done, 1),
             "forward_passes": work.forward_passes,
-            "on_prices": round(float(1 - distributions.unpriced_mass.mean()), 3),
             "off_by": float(f"{off:.1e}"),
             "resident_gib": round(psutil.Process().memory_info().rss / GIB, 2),
         }
         return self.add(result | peak())
 
+    def off_by(self, which: str) -> float:
+        """How far the pass is from the first variant's, by the model's own probabilities: 16 nodes each, likely or
+        not."""
+        own = Predictor(self.pair, Limits(batch_tokens=BUDGET), tolerance=0, max_edges=CHECKED_NODES)
+        found = own.predict(self.prompts[:CHECKED], which)
+        distributions = PriceDistribution.stack([prediction.distribution for prediction in found])
+        return distance(self.checked.setdefault(which, distributions), distributions)
+
     def share(self, tokens: int, seconds: float) -> float:
         return 2 * self.weights * tokens / seconds / self.limit
 
-    def mixed(self, variant: str) -> None:
-        if not self.time_left_for(variant):
-            return
-        predictor = self.predictor()
-        self.rig.set("tuned")  # one output layer for both halves
-        predict_mixed(predictor, self.prompts[:CHECKED])
-        clear()
-        wait()
-        start = time.perf_counter()
-        items = predict_mixed(predictor, self.prompts)
-        wait()
-        rate = items / (time.perf_counter() - start)
-        self.add({"variant": variant, "pass": "both", "items_per_second": round(rate, 2)} | peak())
-        two = [self.one_pass(f"{variant}: in two", predictor, w, stops="tuned")["seconds"] for w in PASSES]
-        rate = items / sum(two)
-        self.add({"variant": f"{variant}: in two", "pass": "both", "items_per_second": round(rate, 2)})
+    def mixed(self) -> None:
+        """One batch for both passes, against two. In plain layers: peft knows which row is whose only in its own."""
+        for mixed, variant in ((True, "both in one batch, plain layers"), (False, "in two, plain layers")):
+            if not self.time_left_for(variant):
+                return
+            predictor = self.predictor("tuned")
+            with plain_layers(self.pair):
+                predict_both(predictor, self.prompts[:CHECKED], mixed)
+                clear()
+                wait()
+                start = time.perf_counter()
+                predict_both(predictor, self.prompts, mixed)
+                wait()
+            rate = len(self.prompts) / (time.perf_counter() - start)
+            self.add({"variant": variant, "pass": "both", "items_per_second": round(rate, 2)} | peak())
 
-    def seed(self, items: int) -> None:
+    def seed(self, items: int, variant: str = SEED) -> None:
         """The seed's way: `generate`, greedily, item by item."""
-        variant = "seed's generate"
         if not self.time_left_for(variant):
             return
-        predictor, rates = self.predictor(), {}
+        rates = {}
         for which in PASSES:
-            self.rig.set(which)
+            predictor = self.predictor(which)
             predictor.greedy_text(self.prompts[0], which)
             clear()
             wait()
@@ -341,7 +319,7 @@ class Bench:
 
     def growth(self, counts: Sequence[int], **options: Any) -> None:
         """Time and memory of the tuned pass over more and more items."""
-        predictor, rate = self.predictor(**options), None
+        predictor, rate = self.predictor("tuned", **options), None
         for items in counts:
             if not self.time_left_for(f"growth to {items:,}", items / rate if rate else 0):
                 return
@@ -390,7 +368,7 @@ def measure(options: argparse.Namespace) -> Bench:
         f"{len(prompts)} prompts of {min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.1f} on average"
     )
     prompts = list(islice(cycle(prompts), options.items))
-    bench = Bench(pair, Rig(pair, predictor, prompts), prompts, weights, limit, file, until)
+    bench = Bench(pair, prompts, weights, limit, file, until)
     about = {
         "shape": options.shape,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
@@ -407,16 +385,12 @@ def measure(options: argparse.Namespace) -> Bench:
 
 
 def measure_all(bench: Bench, settings: Settings, base: Any, tokenizer: Any, options: Any) -> None:
+    with plain_layers(bench.pair):
+        with cudnn_attention():
+            bench.seed(options.seed_items)
+        bench.seed(options.seed_items, f"{SEED}, without cuDNN's attention")
     bench.passes("nf4")
-    bench.passes("nf4, two in flight", in_flight=2)
-    bench.seed(options.seed_items)
-    lora = [p for name, p in bench.pair.llama.named_parameters() if ".lora_" in name]
-    dtype = lora[0].dtype
-    for parameter in lora:
-        parameter.data = parameter.data.float()
-    bench.passes("nf4, adapter in fp32", ["tuned"])
-    for parameter in lora:
-        parameter.data = parameter.data.to(dtype)
+    bench.passes("nf4, one in flight", in_flight=1)
 
     bench.pair._peft_model.unload()
     start = time.perf_counter()
@@ -424,15 +398,17 @@ def measure_all(bench: Bench, settings: Settings, base: Any, tokenizer: Any, opt
     wait()
     seconds, footprint = time.perf_counter() - start, base.get_memory_footprint() / GIB
     say(f"dequantised in {seconds:.1f} s, {footprint:.2f} GiB")
-    bench.pair = bench.rig.pair = load_pair(settings, (base, tokenizer))
+    bench.pair = load_pair(settings, (base, tokenizer))
     bench.passes("dequantised")
-    bench.passes("dequantised, two in flight", in_flight=2)
+    bench.passes("dequantised, one in flight", in_flight=1)
+    with plain_layers(bench.pair):
+        bench.passes("dequantised, plain layers")
+    with cudnn_attention():
+        bench.passes("dequantised, cuDNN's attention")
     for budget in options.budgets:
-        bench.passes(f"dequantised, {budget // 1024}k tokens", ["tuned"], budget=budget, in_flight=2)
-    with fused_layers(bench.pair):
-        bench.passes("dequantised, fused layers", in_flight=2)
-    bench.mixed("dequantised, mixed batch")
-    bench.growth(options.growth, in_flight=2)
+        bench.passes(f"dequantised, {budget // 1024}k tokens", budget=budget)
+    bench.mixed()
+    bench.growth(options.growth)
 
 
 # --- the report ----------------------------------------------------------------------------------
@@ -465,14 +441,11 @@ def table(results: list[dict[str, Any]]) -> str:
             f"| {r['variant']} | {r['pass']} | {items} | {r['items_per_second']:.1f} | {share} | {padding} | {nodes} "
             f"| {off} | {memory} |"
         )
-    both = {
-        r["variant"]: r["items_per_second"]
-        for r in results
-        if r.get("pass") == "both" and "mixed" not in r["variant"]
-    }
-    if seed := both.pop("seed's generate", None):
-        best = max(both, key=both.get)
-        lines += ["", f"Both models: {both[best] / seed:.0f} times the seed's rate ({best})."]
+    both = {r["variant"]: r["items_per_second"] for r in results if r.get("pass") == "both"}
+    seed = max((rate for variant, rate in both.items() if variant.startswith(SEED)), default=None)
+    if seed and "dequantised" in both:
+        times = both["dequantised"] / seed
+        lines += ["", f"Both models, dequantised: {times:.0f} times the seed's rate, the better of its two."]
     return "\n".join(lines)
 
 

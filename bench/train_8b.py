@@ -34,6 +34,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCa
 from bench.products import products
 from pricer.distribution import PriceDistribution
 from pricer.errors import InputError, PricerError, report
+from pricer.lean import make_lean, make_plain
 from pricer.model import LlamaPair, load_adapter_card, load_pair, loading_options
 from pricer.predictor import Predictor
 from pricer.settings import Limits, ModelRef, Settings
@@ -236,6 +237,7 @@ class Bench:
             if parameter.requires_grad:
                 # As it was saved, and is loaded.
                 parameter.data = parameter.data.to(torch.bfloat16).to(self.base.dtype)
+        make_lean(model)  # as it is loaded
         as_saved, _ = score(in_memory, items["text"], "tuned")
         del in_memory, model
         self.bare(meter)
@@ -246,6 +248,7 @@ class Bench:
         base, base_speed = score(pair, items["text"], "base")
         tuned, tuned_speed = score(pair, items["text"], "tuned")
         pair._peft_model.unload()
+        make_plain(self.base)
         off = distance(as_saved, tuned)
         say(f"loaded again in {seconds:.1f} s; off by {off:.1e} in total variation")
         return {
@@ -267,6 +270,7 @@ class Bench:
         if meter.model is not None:
             meter.model.unload()
         meter.model = None
+        make_plain(self.base)
         self.base.disable_input_require_grads()
         self.base.gradient_checkpointing_disable()
         self.base.eval().requires_grad_(False)

@@ -107,6 +107,8 @@ def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = 
     with bitsandbytes_hidden(precision != "nf4"), _explained(what, variable="PRICER_ADAPTER"):
         import peft
 
+        from pricer.lean import make_lean, without_plans
+
         options = {"torch_device": where} if settings.zero_gpu else {}
         peft_model = peft.PeftModel.from_pretrained(base, adapter.folder, low_cpu_mem_usage=True, **options)
         _check_all_put_on(peft_model, adapter.folder)
@@ -116,7 +118,9 @@ def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = 
             parameter.data = parameter.data.to(dtype)
     if where != device:
         peft_model.to(device)
-    return LlamaPair(peft_model.eval().requires_grad_(False), tokenizer, adapter)
+    if device != "cpu":
+        without_plans()
+    return LlamaPair(make_lean(peft_model.eval().requires_grad_(False)), tokenizer, adapter)
 
 
 def choose_device(settings: Settings) -> str:

@@ -21,7 +21,7 @@ from transformers import DynamicCache, LlamaForCausalLM
 from pricer.batches import Work, token_batches
 from pricer.calibration import Calibration
 from pricer.distribution import DEFAULT_RULE, INTERVAL_LEVEL, PriceDistribution
-from pricer.lattice import ROOT, Growth, PriceLattice
+from pricer.lattice import PROBES, ROOT, Growth, PriceLattice
 from pricer.model import PASSES, LlamaPair, load_pair
 from pricer.prompt import Prompt, build_prompt, clean
 from pricer.settings import Limits, Settings
@@ -96,9 +96,9 @@ class Comparison:
 class Predictor:
     """Scores product texts with a `LlamaPair`.
 
-    tolerance, max_stops: how much of the lattice may be left out, see `pricer.lattice.Growth`.
+    tolerance, max_edges: how much of the lattice may be left out, see `pricer.lattice.Growth`.
     in_flight: batches that are computed side by side. With two, a card works on one while the other's next round is
-    prepared here; on a CPU they would only wait for each other.
+    prepared here, which is the default there; on a CPU they would only wait for each other.
     `work` counts what the model was given to compute.
     """
 
@@ -108,11 +108,12 @@ class Predictor:
         limits: Limits | None = None,
         *,
         tolerance: float = 5e-4,
-        max_stops: int | None = 64,
-        in_flight: int = 1,
+        max_edges: int | None = 56,
+        in_flight: int | None = None,
     ):
         self.pair, self.limits = pair, limits or Limits()
-        self.tolerance, self.max_stops, self.in_flight = tolerance, max_stops, in_flight
+        self.tolerance, self.max_edges = tolerance, max_edges
+        self.in_flight = in_flight or (2 if pair.device.type == "cuda" else 1)
         self.lattice = PriceLattice(pair.tokenizer)
         self.work = Work()
 
@@ -220,7 +221,7 @@ class Predictor:
     def _advance(self, flight: _Flight, which: str) -> bool:
         """To the next wait for the device; alone, to the end. Whether it has arrived there."""
         with self.pair.use(which) as llama:
-            flight.steps = flight.steps or self._score(llama, flight.ids)
+            flight.steps = flight.steps or self._score(llama, flight.ids, which)
             try:
                 next(flight.steps)
                 while self.in_flight == 1:
@@ -230,11 +231,15 @@ class Predictor:
                 return True
         return False
 
-    def _score(self, llama: LlamaForCausalLM, ids: list[list[int]]) -> Generator[None, None, np.ndarray]:
+    def _score(
+        self, llama: LlamaForCausalLM, ids: list[list[int]], which: str
+    ) -> Generator[None, None, np.ndarray]:
         """(batch, 999) probabilities for token id lists of like length. Yields when the device has been told what to
         compute next: to go on is to wait for it."""
         lattice = self.lattice
-        growth = Growth(lattice, len(ids), tolerance=self.tolerance, max_stops=self.max_stops)
+        # A base all but never stops as surely as a tuned model, so a look ahead would only be a round more.
+        probes = PROBES if which == "tuned" else None
+        growth = Growth(lattice, len(ids), tolerance=self.tolerance, max_edges=self.max_edges, probes=probes)
         lengths = np.array([len(i) for i in ids])
         width = int(lengths.max())
         prompt = np.zeros((len(ids), width), int)  # padding is on the right

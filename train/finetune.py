@@ -27,6 +27,7 @@ from transformers import LlamaForCausalLM, TrainerCallback
 from trl import SFTConfig
 
 from pricer.errors import InputError, PricerError, report
+from pricer.lean import without_plans
 from pricer.model import load_base
 from pricer.quantised import dequantise_once
 from pricer.settings import ModelRef, Settings
@@ -167,6 +168,7 @@ def run(
         checkpoint = last_checkpoint(Path(config.output_dir))
     if recipe.start_from and not checkpoint:
         start_from(trainer.model, recipe)
+    without_plans()
     with lean_layers(trainer.model) if recipe.lean else nullcontext():
         result = trainer.train(resume_from_checkpoint=checkpoint)
     seconds = result.metrics["train_runtime"]

@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-ADAPTER = "default"  # peft's name for the only one
+from pricer.lean import ADAPTER, norm
 
 
 @contextmanager
@@ -53,9 +53,9 @@ def _in_training(module: torch.nn.Module, lean: Callable, plain: Callable, *args
     return lean(module, *args, **kwargs) if module.training else plain(*args, **kwargs)
 
 
-def _norm(norm: LlamaRMSNorm, x: torch.Tensor) -> torch.Tensor:
+def _norm(layer: LlamaRMSNorm, x: torch.Tensor) -> torch.Tensor:
     with torch.autocast(x.device.type, enabled=False):  # which would have it in fp32
-        return F.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
+        return norm(layer, x)
 
 
 def _mlp(mlp: LlamaMLP, x: torch.Tensor) -> torch.Tensor:

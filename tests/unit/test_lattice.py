@@ -72,7 +72,7 @@ def prices_to_check(probabilities, count, seed=0):
 
 
 def check_against_brute_force(pair, which, count):
-    exact = Predictor(pair, tolerance=0, max_stops=None)
+    exact = Predictor(pair, tolerance=0, max_edges=None)
     quick = Predictor(pair)
     prompt = exact.prepare(TEXT)
     p = exact.predict([prompt], which)[0].distribution.probabilities
@@ -155,14 +155,14 @@ def enumerated(tiny_pair):
 def test_prices_and_enumerated_unpriced_mass_make_one(tiny_pair, enumerated):
     prompt, priced, unpriced = enumerated
     assert 0.05 < unpriced < 0.95 and 0.05 < priced.sum() < 0.95
-    answer = Predictor(tiny_pair, tolerance=0, max_stops=None).predict([prompt], "base")[0].distribution
+    answer = Predictor(tiny_pair, tolerance=0, max_edges=None).predict([prompt], "base")[0].distribution
     assert abs(answer.probabilities.sum() + unpriced - 1) < 1e-4
     assert abs(answer.unpriced_mass - unpriced) < 1e-4
 
 
 def test_all_999_prices_agree_with_enumeration(tiny_pair, enumerated):
     prompt, priced, unpriced = enumerated
-    exact = Predictor(tiny_pair, tolerance=0, max_stops=None).predict([prompt], "base")[0].distribution
+    exact = Predictor(tiny_pair, tolerance=0, max_edges=None).predict([prompt], "base")[0].distribution
     np.testing.assert_allclose(exact.probabilities, priced, rtol=2e-3, atol=1e-8)
     quick = Predictor(tiny_pair).predict([prompt], "base")[0].distribution
     assert np.abs(quick.probabilities - priced).max() < 1e-3
@@ -301,7 +301,7 @@ def lattices(digit_tokenizer):
 @given(st.integers(0, 3), st.integers(1, 3), st.integers(0, 2**32 - 1))
 def test_without_tolerance_the_walk_is_exact(lattices, kind, rows, seed):
     model = MadeUpModel(lattices[kind], rows, seed)
-    got, evaluated = model.run(tolerance=0, max_stops=None)
+    got, evaluated = model.run(tolerance=0, max_edges=None)
     np.testing.assert_allclose(got, model.exact(), atol=1e-12)
     assert got.shape == (rows, 999) and len(evaluated) <= lattices[kind].depth.max() + 1
 
@@ -311,25 +311,26 @@ def test_without_tolerance_the_walk_is_exact(lattices, kind, rows, seed):
 def test_no_price_is_off_by_more_than_the_tolerance_of_each_round(lattices, kind, seed, tolerance):
     lattice = lattices[kind]
     model = MadeUpModel(lattice, 2, seed)
-    got, evaluated = model.run(tolerance=tolerance, max_stops=None)
+    got, evaluated = model.run(tolerance=tolerance, max_edges=None)
     off = np.abs(got - model.exact()).max(axis=1)
     # A left-out inner node's mass stays with its number instead of its descendants; a stop concerns one price.
     assert (off <= 2 * tolerance * (lattice.depth.max() + 1)).all()
-    whole = model.run(tolerance=0, max_stops=None)[1]
+    whole = model.run(tolerance=0, max_edges=None)[1]
     assert sum((n >= 0).sum() for n in evaluated) < sum((n >= 0).sum() for n in whole)
 
 
 @settings(max_examples=10)
 @given(st.integers(0, 3), st.integers(0, 2**32 - 1), st.sampled_from([1, 8, 32]))
-def test_at_most_max_stops_of_the_likeliest_stops_are_evaluated(lattices, kind, seed, max_stops):
+def test_at_most_max_edges_of_the_likeliest_numbers_at_the_edge_are_evaluated(
+    lattices, kind, seed, max_edges
+):
     lattice = lattices[kind]
     model = MadeUpModel(lattice, 2, seed)
-    got, evaluated = model.run(tolerance=0, max_stops=max_stops)
-    for nodes in evaluated[1:]:
-        for row in nodes:
-            row = row[row >= 0]
-            assert lattice.is_stop[row].sum() <= max_stops
-            assert len(set(row)) == len(row)
+    got, evaluated = model.run(tolerance=0, max_edges=max_edges)
+    for row in range(2):
+        nodes = np.concatenate([nodes[row][nodes[row] >= 0] for nodes in evaluated[1:]])
+        assert lattice.is_edge[nodes].sum() <= max_edges
+        assert len(set(nodes)) == len(nodes)
     exact = model.exact()
     all_evaluated = np.concatenate([nodes[0] for nodes in evaluated])
     settled = np.isin(lattice.price_node, all_evaluated)
@@ -341,11 +342,11 @@ def test_at_most_max_stops_of_the_likeliest_stops_are_evaluated(lattices, kind, 
 
 def test_rows_of_a_batch_do_not_touch_each_other(lattices):
     model = MadeUpModel(lattices[0], 5, 3)
-    together, _ = model.run(tolerance=1e-3, max_stops=8)
+    together, _ = model.run(tolerance=1e-3, max_edges=8)
     for row in range(5):
         alone = MadeUpModel(lattices[0], 5, 3)
         alone.p = model.p[row : row + 1]
-        np.testing.assert_allclose(alone.run(tolerance=1e-3, max_stops=8)[0][0], together[row], rtol=1e-9)
+        np.testing.assert_allclose(alone.run(tolerance=1e-3, max_edges=8)[0][0], together[row], rtol=1e-9)
 
 
 def sure_model(lattice, rows=1):
@@ -377,13 +378,35 @@ def test_one_look_at_a_model_that_is_not_sure_and_the_others_are_asked_for(latti
     model = sure_model(lattice)
     longer = np.random.default_rng(0).choice(np.flatnonzero(lattice.is_edge), 300, replace=False)
     model.p[0, longer, 0] = 0.5  # these are but the beginning of a longer number
-    got, evaluated = model.run(max_stops=None)
+    got, evaluated = model.run(max_edges=None)
     stops = {n for nodes in evaluated[1:] for n in nodes[0] if n >= 0 and lattice.is_edge[n]}
     assert len(stops) > 2 * PROBES
     assert np.abs(got - model.exact()).max() < 1e-3
-    capped, evaluated = model.run(max_stops=20)
+    capped, evaluated = model.run(max_edges=20)
     stops = {n for nodes in evaluated[1:] for n in nodes[0] if n >= 0 and lattice.is_edge[n]}
     assert len(stops) <= 20  # over all rounds together
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_without_probes_all_are_asked_for_in_one_round(lattices, kind):
+    lattice = lattices[kind]
+    model = sure_model(lattice)
+    got, evaluated = model.run(probes=None, max_edges=30)
+    (asked,) = [n for nodes in evaluated if (n := [i for i in nodes[0] if lattice.is_edge[i]])]
+    assert len(asked) == 30
+    assert np.abs(got - model.exact()).max() < 1e-5
+
+
+def test_a_comma_that_may_hide_a_thousand_is_asked_for_however_many_edges_are_likelier(lattices):
+    lattice = lattices[0]
+    model = sure_model(lattice)
+    forty = lattice.price_node[39]
+    model.p[:, [forty, lattice.comma_node[forty]]] = 0
+    model.p[:, forty, lattice.comma] = 0.4
+    model.p[:, lattice.comma_node[forty], 0] = 0.9
+    got, evaluated = model.run(max_edges=4)
+    assert any(lattice.comma_node[forty] in nodes[0] for nodes in evaluated)
+    assert got[0, 39] == pytest.approx(model.exact()[0, 39]) and got[0, 39] > 1e-3
 
 
 def test_a_thousand_hidden_behind_a_single_digit_is_seen(lattices):

@@ -1,4 +1,4 @@
-"""Training's fast layers and weights that are dequantised once: the same numbers, and less kept."""
+"""Fast layers, in training and in inference, and weights that are dequantised once: the same numbers."""
 
 from contextlib import nullcontext
 
@@ -7,7 +7,9 @@ import peft
 import pytest
 import torch
 from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from pricer.lean import make_lean, make_plain
 from pricer.quantised import dequantise_once
 from train.lean import lean_layers
 from train.recipe import ALL_LINEAR
@@ -147,3 +149,65 @@ def test_evaluation_goes_pefts_way_and_nothing_is_left_behind():
     with pytest.raises(KeyboardInterrupt), lean_layers(model):
         raise KeyboardInterrupt
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+# --- in inference --------------------------------------------------------------------------------
+
+
+def logits(model):
+    with torch.inference_mode():
+        return model(input_ids=IDS, use_cache=False).logits
+
+
+def counted(monkeypatch, kind):
+    calls = []
+    real = kind.forward
+    monkeypatch.setattr(kind, "forward", lambda self, *a, **k: calls.append(self) or real(self, *a, **k))
+    return calls
+
+
+@pytest.mark.parametrize("modules", [ALL_LINEAR, ALL_LINEAR[:4], ["down_proj"]])
+def test_in_inference_they_give_pefts_numbers_with_the_adapter_on_and_off(modules, monkeypatch):
+    plain_norms = counted(monkeypatch, LlamaRMSNorm)
+    plain_lora = counted(monkeypatch, peft.tuners.lora.Linear)
+    model = adapted(base(), modules).eval()
+    wanted = logits(model)
+    with model.disable_adapter():
+        bare = logits(model)
+    assert not torch.allclose(wanted, bare, atol=1e-2)
+    assert plain_norms and plain_lora
+    plain_norms.clear(), plain_lora.clear()
+    make_lean(model)
+    torch.testing.assert_close(logits(model), wanted, rtol=1e-5, atol=1e-5)
+    with model.disable_adapter():
+        torch.testing.assert_close(logits(model), bare, rtol=1e-5, atol=1e-5)
+    assert not plain_norms and not plain_lora  # none went the plain way
+    make_plain(model)
+    assert torch.equal(logits(model), wanted) and plain_lora
+
+
+def test_in_inference_over_nf4_they_give_what_the_numbers_in_it_give():
+    def lean_logits(model):
+        model = adapted(model).eval()
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.bfloat16)
+        return logits(make_lean(model)).float()
+
+    packed, once = lean_logits(nf4_base()), lean_logits(dequantise_once(nf4_base()))
+    assert (packed - once).abs().max() < 0.02 * once.abs().max()
+
+
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"lora_bias": True}])
+def test_what_is_more_than_two_matrices_is_left_to_peft(options):
+    config = peft.LoraConfig(
+        r=RANK,
+        target_modules=["q_proj", "down_proj"],
+        init_lora_weights=False,
+        task_type="CAUSAL_LM",
+        **options,
+    )
+    torch.manual_seed(1)
+    model = peft.get_peft_model(base(), config).eval()
+    wanted = logits(model)
+    torch.testing.assert_close(logits(make_lean(model)), wanted, rtol=1e-5, atol=1e-5)

@@ -136,7 +136,7 @@ def test_a_batch_on_the_embedded_base(embedded_pair):
 
 
 def test_the_exact_lattice_in_a_batch(tiny_pair):
-    exact = Predictor(tiny_pair, tolerance=0, max_stops=None)
+    exact = Predictor(tiny_pair, tolerance=0, max_edges=None)
     prompts = [exact.prepare(text) for text in TEXTS[:4]]
     assert np.abs(table(exact.predict(prompts, "base")) - alone(exact, prompts, "base")).max() < 1e-5
 
@@ -211,6 +211,12 @@ def test_two_batches_in_flight_give_what_one_gives_in_the_same_order(pair, reque
         assert np.array_equal(table(one.predict(prompts, which)), table(two.predict(prompts, which)))
         assert {tuple(i) for i, _ in got} == {tuple(i) for i, _ in wanted}
     assert two.work == one.work
+
+
+def test_a_card_has_two_in_flight_and_a_cpu_one(tiny_pair, monkeypatch):
+    assert Predictor(tiny_pair).in_flight == 1
+    monkeypatch.setattr(type(tiny_pair), "device", torch.device("cuda"))
+    assert Predictor(tiny_pair).in_flight == 2 and Predictor(tiny_pair, in_flight=1).in_flight == 1
 
 
 def test_two_in_flight_is_begun_before_the_first_is_waited_for(tiny_pair, monkeypatch):

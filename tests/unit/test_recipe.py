@@ -144,7 +144,7 @@ def test_our_llamas_train_all_layers_on_the_digits(on_cuda):
         assert read.target_modules == ALL_LINEAR
         assert read.tail_weight < 1
         assert config.per_device_train_batch_size * config.gradient_accumulation_steps == 128
-        assert config.gradient_checkpointing
+        assert config.gradient_checkpointing != read.lean  # one or the other, to fit 24 GB
 
 
 # What is refused ------------------------------------------------------------------------------------------
@@ -220,14 +220,13 @@ def test_the_recipes_words_for_a_larger_card_are_a_recipe(on_cuda):
     """What the comment of llama-3.1-8b.yaml says to put behind it changes the speed, not the batch."""
     path = RECIPES / "llama-3.1-8b.yaml"
     lines = [line[1:].split() for line in path.read_text().splitlines() if line.startswith("#   --")]
-    assert len(lines) == 2
+    assert len(lines) == 1
     plain, _ = load_recipe([str(path)])
     for words in lines:
         read, config = load_recipe([str(path), *words])
         assert read.lean and not config.gradient_checkpointing
         assert config.per_device_train_batch_size * config.gradient_accumulation_steps == 128
-        same = {"lean": plain.lean, "dropout": plain.dropout, "dequantise": plain.dequantise}
-        assert replace(read, **same) == plain
+        assert read.dequantise and replace(read, dequantise=plain.dequantise) == plain
 
 
 # What is recorded -----------------------------------------------------------------------------------------

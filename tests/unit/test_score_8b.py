@@ -34,13 +34,13 @@ def test_scoring_is_measured_in_every_way_and_reported(scored):
     found = {(r["variant"], r.get("pass")) for r in results}
     for variant in (
         "nf4",
-        "nf4, two in flight",
+        "nf4, one in flight",
         "dequantised",
-        "dequantised, fused layers",
+        "dequantised, plain layers",
         "seed's generate",
     ):
         assert {(variant, which) for which in ("base", "tuned", "both")} <= found
-    assert ("dequantised, mixed batch", "both") in found
+    assert {("both in one batch, plain layers", "both"), ("in two, plain layers", "both")} <= found
     assert [r["items"] for r in results if r["variant"] == "growth"] == [3, 6]
     assert not any("left_out" in r for r in results)
     for r in results[1:]:
@@ -52,11 +52,10 @@ def test_scoring_is_measured_in_every_way_and_reported(scored):
     assert "times the seed's rate" in printed
 
 
-def test_the_rigged_model_does_as_a_real_one(scored):
+def test_the_rehearsed_model_does_as_a_real_one(scored):
     for r in scored[0]:
         if r["variant"] == "nf4" and r["pass"] != "both":
-            assert r["on_prices"] > 0.75
-            assert (r["nodes"] > 40) if r["pass"] == "base" else (r["nodes"] < 16)
+            assert (r["nodes"] > 64) if r["pass"] == "base" else (r["nodes"] < 20)
 
 
 def test_what_there_is_no_time_for_is_left_out_and_said_to_be(tokenizer_folder, tmp_path, capsys):
