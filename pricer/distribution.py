@@ -105,7 +105,8 @@ class PriceDistribution:
         return miss - (self.cdf[..., :-1] * (1 - self.cdf[..., :-1])).sum(axis=-1)
 
     def log_score(self, price_usd: np.ndarray) -> np.ndarray:
-        """-ln P(whole-dollar price) in nats (lower is better), conditional on a price being spelled."""
+        """-ln P(whole-dollar price) in nats (lower is better), conditional on a price being spelled; 691 at most, as
+        for a probability of 1e-300."""
         nearest = np.clip(np.rint(price_usd), PRICES[0], PRICES[-1]).astype(int) - PRICES[0]
         p = np.take_along_axis(self.conditional, np.asarray(nearest)[..., None], axis=-1)[..., 0]
         return -np.log(np.maximum(p, 1e-300))

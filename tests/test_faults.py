@@ -196,11 +196,12 @@ def test_preparing_on_a_full_disk_keeps_the_old_files(tmp_path, capsys):
     prepare.main(command)
     before = content(tmp_path / "data")
     capsys.readouterr()
+    (tmp_path / "data" / ".part-of-a-killed-one").mkdir()
     with full_disk(2_000), pytest.raises(SystemExit) as stopped:
         prepare.main([*command, "--seed", "7"])
     assert stopped.value.code == 1
     assert "cannot be read or written" in sentence(capsys)
-    assert content(tmp_path / "data") == before
+    assert content(tmp_path / "data") == before and not list((tmp_path / "data").glob(".part-*"))
 
 
 # What is damaged, with the app around it -----------------------------------------------------------------

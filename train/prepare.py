@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +34,7 @@ from train.sources import Source, find_source
 
 SPLITS = ("train", "validation", "calibration")
 BATCH_ROWS = 4_096
+_ASIDE = ".part-"  # what is not whole yet
 SCHEMA = pa.schema(
     [
         ("text", pa.string()),
@@ -254,7 +256,9 @@ def prepare(names: list[str], options: Options) -> dict[str, Any]:
     finish = prompt_writer(options)
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as scratch:
+    for left in folder.glob(f"{_ASIDE}*"):  # of a preparation that was killed here
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_ASIDE) as scratch:
         part = Path(scratch)
         clean, test_texts = paths = [part / "clean.parquet", part / "tests.parquet"]
         tests_read = write_tests(test_texts, tests, options)

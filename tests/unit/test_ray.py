@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from dataclasses import replace
 
 import pandas as pd
@@ -31,11 +32,13 @@ def test_two_workers_give_what_the_plain_engine_gives(tmp_path, monkeypatch, cap
         def __call__(self, parts):
             with started.open("a") as file:
                 file.write(f"{os.getpid()}\n")
+            # Else the first one may be done with all before the second has loaded its model.
+            until = time.monotonic() + 120
+            while len(set(started.read_text().split())) < 2 and time.monotonic() < until:
+                time.sleep(0.05)
             return super().__call__(parts)
 
     monkeypatch.setattr(ray_engine, "_Worker", Worker)
-    # Else the first one up may be done with all before the second has loaded its model.
-    monkeypatch.setattr(ray_engine.DataContext.get_current(), "wait_for_min_actors_s", 300)
     options = ["--passes", "base", "tuned"]
     ray.init(
         address="local",
