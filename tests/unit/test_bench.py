@@ -126,7 +126,9 @@ def test_a_variant_that_fails_is_said_to(speed_arguments, tmp_path, monkeypatch,
 
     def run(recipe, config, loaded, callbacks):
         assert not any("lora" in name for name, _ in loaded[0].named_modules())  # bare at each start
-        return whole(recipe, config, loaded, [*callbacks, *([Full()] if recipe.output.endswith("-64") else [])])
+        return whole(
+            recipe, config, loaded, [*callbacks, *([Full()] if recipe.output.endswith("-64") else [])]
+        )
 
     whole = train_speed.run
     monkeypatch.setattr(train_speed, "run", run)

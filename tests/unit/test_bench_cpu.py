@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from bench import cpu, growth, machine
+from bench import cpu, exactness, growth, machine
 from bench.cpu import LLAMA_CPP, OURS, OURS_BATCH, PLAIN, PLAIN_BATCH, SAMPLED, SAMPLED_SHARED, SEED, Measured
 
 
@@ -131,3 +131,12 @@ def test_growth_scores_files_of_every_length(capsys):
 def test_the_weights_that_count_are_the_layers_matrices(tiny_pair):
     """Two layers, 32 wide: queries and output 32 x 32, keys and values 32 x 16, three of 32 x 64; no adapter."""
     assert cpu.layer_weights(tiny_pair) == 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64)
+
+
+@pytest.mark.usefixtures("tiny_environment")
+def test_exactness_says_what_each_number_of_edges_costs_and_spares(capsys):
+    exactness.main(["--items", "2", "--edges", "900", "1"])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[4:]]
+    assert [row[:2] for row in rows] == [["base", "900"], ["base", "1"], ["tuned", "900"], ["tuned", "1"]]
+    (_, _, off, _, nodes), (_, _, worse, _, fewer) = rows[:2]
+    assert float(off) < 1e-3 < float(worse) and int(nodes) > int(fewer)
