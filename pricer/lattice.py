@@ -111,8 +111,8 @@ class Growth:
     while together they hold at most `tolerance`, and count as the end of their number. A node that
     only refines a stop (900 of $100..$999 with a digit tokenizer, all prices with Llama 3, and the commas)
     concerns one price: it is left out when it alone holds at most `tolerance`, or, a comma aside, is not
-    among the `max_edges` likeliest, and is then taken to do as the evaluated ones did on average. (That is
-    no guess for a comma: behind some numbers it begins the thousands, behind most it does not.)
+    among the `max_edges` likeliest, and is then taken to do as the evaluated ones did on average. (An average
+    says little of a comma: behind some numbers it begins the thousands, behind most it does not.)
 
     A tuned model stops all but always, and one look is enough to see it: of the numbers at the lattice's edge only
     the `probes` likeliest are asked for (and $1 to $9, behind which a thousands comma stands most often), the
@@ -155,16 +155,14 @@ class Growth:
         candidates = nodes[order]
         stops, edge = self.lattice.is_stop[candidates], self.lattice.is_edge[candidates]
         wanted = (mass > 0) & (np.where(stops, mass, from_here_on) > self.tolerance)
+        known_edges = (self.known & self.lattice.is_edge).sum(axis=1, keepdims=True)
+        place = np.cumsum(edge, axis=1) + known_edges  # among all numbers at the edge, the likeliest is 1
         if self.probes is not None:
-            known_edges = (self.known & self.lattice.is_edge).sum(axis=1, keepdims=True)
-            probes = (np.cumsum(edge, axis=1) + known_edges <= self.probes) | self.lattice.is_digit[
-                candidates
-            ]
+            probed = (place <= self.probes) | self.lattice.is_digit[candidates]
             doubt = np.minimum(1, SURPRISE * self.passed_on / self.numbers)[:, None]
-            wanted &= ~edge | probes | (mass * doubt >= self.tolerance)
+            wanted &= ~edge | probed | (mass * doubt >= self.tolerance)
         if self.max_edges is not None:
-            known_edges = (self.known & self.lattice.is_edge).sum(axis=1, keepdims=True)
-            wanted &= ~edge | (np.cumsum(edge, axis=1) + known_edges <= self.max_edges)
+            wanted &= ~edge | (place <= self.max_edges)
         self.settled |= open_ & ~self.lattice.is_edge  # of those, more may be asked for when some are known
         # Wanted ones to the left, likeliest first; the rest of a row is padding.
         width = wanted.sum(axis=1).max(initial=0)
