@@ -45,11 +45,11 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from bench.products import products
-from bench.train_8b import GIB, SHAPES, clear, distance, random_base, say
+from bench.train_8b import GIB, SHAPES, clear, cudnn_attention, distance, random_base, say
 from pricer.batches import Work, token_batches
 from pricer.distribution import PriceDistribution
 from pricer.lattice import PRICES, ROOT
-from pricer.lean import make_lean, make_plain, without_plans
+from pricer.lean import make_lean, make_plain
 from pricer.model import PASSES, LlamaPair, load_pair
 from pricer.predictor import Predictor
 from pricer.prompt import Prompt
@@ -163,16 +163,6 @@ def plain_layers(pair: LlamaPair) -> Iterator[None]:
         make_lean(pair._peft_model)
 
 
-@contextmanager
-def cudnn_attention() -> Iterator[None]:
-    """Meanwhile attention runs as torch has it where nobody asks."""
-    torch.backends.cuda.enable_cudnn_sdp(True)
-    try:
-        yield
-    finally:
-        without_plans()
-
-
 # --- measuring -----------------------------------------------------------------------------------
 
 
@@ -226,17 +216,13 @@ class Bench:
         predictor.goes_on = GOES_ON[which]
         return predictor
 
-    def passes(self, variant: str, which: Sequence[str] = PASSES, items: int = 0, **options: Any) -> None:
+    def passes(self, variant: str, **options: Any) -> None:
         """Each pass over the prompts with its whole distributions."""
         if not self.time_left_for(variant):
             return
-        seconds = {}
-        for name in which:
-            predictor = self.predictor(name, **options)
-            seconds[name] = self.one_pass(variant, predictor, name, items)["seconds"]
-        if len(seconds) == len(PASSES):
-            both = (items or len(self.prompts)) / sum(seconds.values())
-            self.add({"variant": variant, "pass": "both", "items_per_second": round(both, 2)})
+        seconds = [self.one_pass(variant, self.predictor(w, **options), w)["seconds"] for w in PASSES]
+        both = round(len(self.prompts) / sum(seconds), 2)
+        self.add({"variant": variant, "pass": "both", "items_per_second": both})
 
     def one_pass(self, variant: str, predictor: Predictor, which: str, items: int = 0) -> dict[str, Any]:
         prompts = list(islice(cycle(self.prompts), items or len(self.prompts)))

@@ -34,7 +34,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCa
 from bench.products import products
 from pricer.distribution import PriceDistribution
 from pricer.errors import InputError, PricerError, report
-from pricer.lean import make_lean, make_plain
+from pricer.lean import make_lean, make_plain, without_plans
 from pricer.model import LlamaPair, load_adapter_card, load_pair, loading_options
 from pricer.predictor import Predictor
 from pricer.settings import Limits, ModelRef, Settings
@@ -323,23 +323,53 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(prog="python -m bench.train_8b", description=__doc__.split("\n")[0])
-    parser.add_argument("--recipes", type=Path, nargs="+", default=[Path(path) for path in RECIPES])
+def arguments(module: str, doc: str) -> argparse.ArgumentParser:
+    """What the benchmarks of training are told alike."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{module}", description=doc.split("\n")[0])
     parser.add_argument("--steps", type=int, default=12, help=f"the first {WARM_UP} are not timed")
-    parser.add_argument("--items", type=int, default=64, help="validation rows to score")
-    parser.add_argument("--memory-gb", type=float, default=24, help="GB of the card to use first; 0: all")
     parser.add_argument("--shape", choices=SHAPES, default="8b")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of a Llama 3 tokenizer")
     parser.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+def check_steps(steps: int) -> None:
+    """Raises InputError for too few."""
+    if steps < WARM_UP + 1:
+        raise InputError(f"--steps must be at least {WARM_UP + 1}: {WARM_UP} are not timed.")
+
+
+def write_products(data: Path, tokenizer: Any, train: int, validation: int) -> None:
+    """So many made-up rows, as train.finetune reads them."""
+    data.mkdir(parents=True, exist_ok=True)
+    rows = products(train + validation, tokenizer)
+    rows[:train].to_parquet(data / "train.parquet")
+    rows[train:].to_parquet(data / "validation.parquet")
+    say(f"{len(rows)} products written")
+
+
+@contextmanager
+def cudnn_attention() -> Iterator[None]:
+    """Meanwhile attention runs as torch has it where nobody asks."""
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        yield
+    finally:
+        without_plans()
+
+
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    parser = arguments("train_8b", __doc__)
+    parser.add_argument("--recipes", type=Path, nargs="+", default=[Path(path) for path in RECIPES])
+    parser.add_argument("--items", type=int, default=64, help="validation rows to score")
+    parser.add_argument("--memory-gb", type=float, default=24, help="GB of the card to use first; 0: all")
     return parser.parse_known_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     options, fields = parse(argv)
     try:
-        if options.steps < WARM_UP + 1:
-            raise InputError(f"--steps must be at least {WARM_UP + 1}: {WARM_UP} are not timed.")
+        check_steps(options.steps)
         precisions = {load_recipe([str(path), *fields])[0].precision for path in options.recipes}
         if len(precisions) > 1:
             raise InputError("The recipes want their base in several precisions: measure them one by one.")
@@ -354,11 +384,7 @@ def measure_all(options: argparse.Namespace, fields: list[str], precision: str) 
     cuda = torch.cuda.is_available()
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
     data = options.out / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    rows = products(TRAIN_ROWS + options.items, tokenizer)
-    rows[:TRAIN_ROWS].to_parquet(data / "train.parquet")
-    rows[TRAIN_ROWS:].to_parquet(data / "validation.parquet")
-    say(f"{len(rows)} products written")
+    write_products(data, tokenizer, TRAIN_ROWS, options.items)
     torch.manual_seed(0)
     device, precision = ("cuda:0", precision) if cuda else ("cpu", "fp32")
     base = random_base(SHAPES[options.shape], device, precision, options.out / "base")

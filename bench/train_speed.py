@@ -33,8 +33,18 @@ from datasets import Dataset
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from trl import SFTTrainer
 
-from bench.products import products
-from bench.train_8b import GIB, SHAPES, WARM_UP, Meter, clear, random_base, say
+from bench.train_8b import (
+    GIB,
+    SHAPES,
+    Meter,
+    arguments,
+    check_steps,
+    clear,
+    cudnn_attention,
+    random_base,
+    say,
+    write_products,
+)
 from pricer.errors import InputError, PricerError, report
 from pricer.prompt import build_prompt
 from train.finetune import lora, run, versions
@@ -134,16 +144,17 @@ class Speed:
             for text in rows["text"]
         ]
         written = [f"{price:.0f}.00" for price in rows["price"]]
-        torch.backends.cuda.enable_cudnn_sdp(True)  # torch's default, which ours leaves
         dataset = Dataset.from_dict({"prompt": [prompt.text for prompt in prompts], "completion": written})
-        SFTTrainer(
+        trainer = SFTTrainer(
             model=self.base,
             args=config,
             train_dataset=dataset,
             processing_class=self.tokenizer,
             peft_config=lora(recipe),
             callbacks=[meter],
-        ).train()
+        )
+        with cudnn_attention():
+            trainer.train()
 
     def found(self, meter: Meter) -> dict[str, Any]:
         found = meter.speed()
@@ -212,20 +223,15 @@ def chosen(options: argparse.Namespace, fields: list[str]) -> dict[str, list[str
 
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(prog="python -m bench.train_speed", description=__doc__.split("\n")[0])
+    parser = arguments("train_speed", __doc__)
     parser.add_argument("--variants", nargs="+", metavar="VARIANT", help=f"of {', '.join(VARIANTS)}")
-    parser.add_argument("--steps", type=int, default=12, help=f"the first {WARM_UP} are not timed")
-    parser.add_argument("--shape", choices=SHAPES, default="8b")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of a Llama 3 tokenizer")
-    parser.add_argument("--out", type=Path, required=True)
     return parser.parse_known_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     options, fields = parse(argv)
     try:
-        if options.steps < WARM_UP + 1:
-            raise InputError(f"--steps must be at least {WARM_UP + 1}: {WARM_UP} are not timed.")
+        check_steps(options.steps)
         results = measure_all(options, chosen(options, fields))
     except PricerError as error:
         return report(error)
@@ -239,12 +245,7 @@ def measure_all(options: argparse.Namespace, variants: dict[str, list[str]]) -> 
     device = "cuda:0" if cuda else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    data = options.out / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    rows = products(TRAIN_ROWS + VALIDATION_ROWS, tokenizer)
-    rows[:TRAIN_ROWS].to_parquet(data / "train.parquet")
-    rows[TRAIN_ROWS:].to_parquet(data / "validation.parquet")
-    say(f"{len(rows)} products written")
+    write_products(options.out / "data", tokenizer, TRAIN_ROWS, VALIDATION_ROWS)
     rate = matrix_rate(shape, device)
     limit = rate / (4 * linear_weights(shape))
     machine = torch.cuda.get_device_name() if cuda else "cpu"
