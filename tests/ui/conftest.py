@@ -1,11 +1,12 @@
 """A real browser for the page's tests: `url = serve(demo)`, `page = open_page(url)`, then look.
 
 Every page keeps what went wrong with it: `page.errors` (console errors, uncaught exceptions, failed requests)
-and `page.foreign` (requests to any other host).
+and `page.foreign` (requests to any other host). `page.unfold(title)` opens a fold.
 """
 
 import shutil
 import socket
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,6 +18,28 @@ CHROMIUM_ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+# Opening a fold makes Gradio mount what is in it and, a frame or two later, write its first values into it once
+# more: what was typed in between (no person can) would be lost. So wait for six frames in which nothing changes.
+UNFOLDED = """fold => new Promise(resolve => {
+    let still = 0;
+    const changes = new MutationObserver(() => { still = 0; });
+    changes.observe(fold, { subtree: true, childList: true, attributes: true, characterData: true });
+    const frame = () => {
+        if (++still < 6) return requestAnimationFrame(frame);
+        changes.disconnect();
+        resolve();
+    };
+    requestAnimationFrame(frame);
+})"""
+
+
+def unfold(page, title):
+    """Opens the fold of that title, and comes back when what is in it can be used."""
+    heading = page.locator("button.label-wrap", has_text=title)
+    heading.click()
+    page.locator(".gr-accordion").filter(has=heading).evaluate(UNFOLDED)
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +66,7 @@ def open_page(browser):
         context.set_default_timeout(60_000)
         page = context.new_page()
         page.errors, page.foreign = [], []
+        page.unfold = partial(unfold, page)
         host = urlsplit(url).netloc
         page.on("console", lambda m: page.errors.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: page.errors.append(str(error)))

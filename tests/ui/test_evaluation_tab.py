@@ -232,7 +232,7 @@ def test_box_selection_is_a_chip_that_everything_follows(visit):
 
 def test_filters_chips_and_reset(visit):
     page = visit()
-    page.get_by_role("button", name=text.FILTERS).click()
+    page.unfold(text.FILTERS)
     low = page.locator("#filter-low_usd input")
     low.fill("100")
     low.press("Enter")
@@ -255,7 +255,7 @@ def test_filters_chips_and_reset(visit):
 
 def test_nothing_left_is_said(visit):
     page = visit()
-    page.get_by_role("button", name=text.FILTERS).click()
+    page.unfold(text.FILTERS)
     low = page.locator("#filter-low_usd input")
     low.fill("5000")
     low.press("Enter")

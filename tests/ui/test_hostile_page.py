@@ -86,7 +86,7 @@ def test_markup_in_names_categories_and_texts_does_not_run(page):
     assert any("<script>" in words for words in hover_everywhere(page))
     page.locator("#panels").get_by_role("tab", name=text.PANELS["board"], exact=True).click()
     expect(page.locator("#board th .label").first).to_contain_text(HOSTILE)
-    page.locator("#filters button").first.click()
+    page.unfold(text.FILTERS)
     page.locator("#filter-categories input").click()
     page.get_by_role("option").first.click()
     expect(page.locator("#active .chip").first).to_contain_text("<")

@@ -69,10 +69,6 @@ def visit(open_page, url):
     return visit
 
 
-def unfold(page, title):
-    page.locator(".fold > button", has_text=title).click()
-
-
 def give(page, words, name="my run.csv", box="#own-file"):
     words = words.encode() if isinstance(words, str) else words
     page.locator(f"{box} input[type=file]").set_input_files(
@@ -100,7 +96,7 @@ def test_an_uploaded_run_is_compared_and_can_be_a_or_b_or_taken_away(visit):
     rng = np.random.default_rng(0)
     guess = (ITEMS["price_usd"][:100] * rng.uniform(0.9, 1.1, 100)).round(2)
     page = visit()
-    unfold(page, text.OWN_TITLE)
+    page.unfold(text.OWN_TITLE)
     give(page, csv_text(pd.DataFrame({"index": ITEMS["index"][:100], "guess": guess})), f"{HOSTILE}.csv")
     run = Run(
         RunInfo(name="own-x", label="x", kind="own"),
@@ -123,7 +119,7 @@ def test_an_uploaded_run_is_compared_and_can_be_a_or_b_or_taken_away(visit):
 
 def test_another_visitor_does_not_see_it(visit):
     page, other = visit(), visit()
-    unfold(page, text.OWN_TITLE)
+    page.unfold(text.OWN_TITLE)
     give(page, "index,guess\n1,2\n2,3\n", "secret.csv")
     expect(page.locator("#own-runs .chip")).to_contain_text("secret · 2")
     other.get_by_role("button", name=text.SWAP).click()
@@ -147,7 +143,7 @@ def test_another_visitor_does_not_see_it(visit):
 )
 def test_a_bad_file_is_said_in_a_sentence_and_changes_nothing(visit, words, name, complaint):
     page = visit()
-    unfold(page, text.OWN_TITLE)
+    page.unfold(text.OWN_TITLE)
     give(page, words, name)
     expect(page.locator("#own-notice [role=alert]")).to_contain_text(complaint)
     expect(page.locator("#active .count")).to_have_text("250 of 250 items")
@@ -159,7 +155,7 @@ def test_a_bad_file_is_said_in_a_sentence_and_changes_nothing(visit, words, name
 
 def test_own_products_have_their_text_in_the_detail_and_in_the_export(visit):
     page = visit()
-    unfold(page, text.OWN_TITLE)
+    page.unfold(text.OWN_TITLE)
     words = pd.DataFrame(
         {
             "text": ["=cmd|' /C calc'!A0", f"Lamp {HOSTILE}"],
@@ -211,7 +207,7 @@ def products():
 
 
 def begin(page, products):
-    unfold(page, text.LIVE_TITLE)
+    page.unfold(text.LIVE_TITLE)
     page.locator("#live-source").get_by_label(text.LIVE_SOURCES["csv"]).check()
     give(page, products, "products.csv", "#live-file")
     expect(page.locator("#live-status")).to_contain_text("6 products from products")
@@ -248,7 +244,7 @@ def test_points_appear_and_a_stop_keeps_what_is_done(visit, predictor, products)
             "document.querySelector('#scatter-b .chart-plot')._fullData.some(t => t.customdata)"
         )
         expect(page.locator("#active .count")).to_have_text("1 of 1 items")
-        unfold(page, text.OWN_TITLE)
+        page.unfold(text.OWN_TITLE)
         give(page, "index,guess\n1,2\n")  # not while a live run writes to the same place
         expect(page.locator("#own-notice [role=alert]")).to_have_text(text.LIVE_RUNNING)
         page.locator("#live-stop").click()
@@ -269,7 +265,7 @@ def test_points_appear_and_a_stop_keeps_what_is_done(visit, predictor, products)
 
 def test_test_items_can_be_scored_live_where_their_text_is_at_hand(visit):
     page = visit()
-    unfold(page, text.LIVE_TITLE)
+    page.unfold(text.LIVE_TITLE)
     page.locator("#live-count input[type=number]").fill("3")
     page.locator("#live-count input[type=number]").press("Tab")
     page.locator("#live-start").click()
@@ -286,7 +282,7 @@ def test_a_live_run_without_a_file_or_without_texts_says_what_to_do(
     url = serve(theme.silence(build_demo(Predictor(tiny_pair), "", settings)), **page_options())
     page = open_page(url)
     page.get_by_role("tab", name=text.EVALUATE_TAB).click()
-    unfold(page, text.LIVE_TITLE)
+    page.unfold(text.LIVE_TITLE)
     page.locator("#live-start").click()
     expect(page.locator("#live-status [role=alert]")).to_have_text(text.LIVE_NO_TEXTS)
     page.locator("#live-source").get_by_label(text.LIVE_SOURCES["csv"]).check()
@@ -304,9 +300,9 @@ def test_without_models_a_live_run_says_why_and_an_upload_works(open_page, serve
     url = serve(theme.silence(build_demo(None, problem, Settings.from_env({}))), **page_options())
     page = open_page(url)
     page.get_by_role("tab", name=text.EVALUATE_TAB).click()
-    unfold(page, text.LIVE_TITLE)
+    page.unfold(text.LIVE_TITLE)
     expect(page.locator("#live")).to_contain_text(text.LIVE_NO_MODEL.format(problem=problem))
-    unfold(page, text.OWN_TITLE)
+    page.unfold(text.OWN_TITLE)
     give(page, "index,guess\n1,2\n")
     expect(page.locator("#own-runs .chip")).to_have_count(1)
     check_clean(page)
@@ -316,7 +312,7 @@ def test_without_models_a_live_run_says_why_and_an_upload_works(open_page, serve
 def test_the_boxes_fit_the_page(visit, width):
     page = visit(width=width)
     for title in (text.OWN_TITLE, text.LIVE_TITLE):
-        unfold(page, title)
+        page.unfold(title)
     page.locator("#live-start").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for box in ("#own-file", "#live-start", "#live-stop"):
