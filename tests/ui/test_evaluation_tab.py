@@ -217,10 +217,11 @@ def test_box_selection_is_a_chip_that_everything_follows(visit):
     expect(page.locator("#active .count")).to_have_text(f"{count} of 250 items")
     expect(page.locator("#board tbody td.error_usd b").first).not_to_have_text(board_before)
     expect(page.locator("#head-to-head .notice")).to_contain_text("picked")
-    selected = page.locator("#scatter-b .chart-plot").evaluate(
-        "p => p._fullData.filter(t => t.selectedpoints).map(t => t.selectedpoints.length).reduce((a, b) => a + b)"
+    page.wait_for_function(  # the other plot shows the same items
+        """count => document.querySelector("#scatter-b .chart-plot")._fullData
+            .filter(t => t.selectedpoints).reduce((n, t) => n + t.selectedpoints.length, 0) === count""",
+        arg=count,
     )
-    assert selected == count  # the other plot shows the same items
     chip.click()
     expect_figures(page, SEED)
     expect(page.locator("#scatter-a .chart-drawn")).to_have_count(1)

@@ -76,10 +76,12 @@ def give(page, words, name="my run.csv", box="#own-file"):
     )
 
 
-def marks(page, chart):
-    """How many items a scatter draws."""
-    return page.locator(f"{chart} .chart-plot").evaluate(
-        "p => (p._fullData ?? []).filter(t => t.customdata).reduce((n, t) => n + t.customdata.length, 0)"
+def expect_marks(page, chart, count):
+    """The scatter draws that many items; it follows the page's words by a moment."""
+    page.wait_for_function(
+        """([plot, count]) => (document.querySelector(plot)?._fullData ?? [])
+            .filter(t => t.customdata).reduce((n, t) => n + t.customdata.length, 0) === count""",
+        arg=[f"{chart} .chart-plot", count],
     )
 
 
@@ -107,7 +109,7 @@ def test_an_uploaded_run_is_compared_and_can_be_a_or_b_or_taken_away(visit):
     expect(page.locator("#active .count")).to_have_text("100 of 100 items")
     expect(figures(page).nth(1)).to_have_text(f"${found.b['error_usd'].value:,.2f}")
     expect(page.locator("#board .badge.kind-own")).to_have_text(text.KINDS["own"])
-    assert marks(page, "#scatter-b") == 100
+    expect_marks(page, "#scatter-b", 100)
     page.get_by_role("button", name=re.compile("^Make .*img src=x.* run A$")).click()
     expect(figures(page).nth(0)).to_have_text(f"${found.b['error_usd'].value:,.2f}")
     page.locator("#own-runs .chip").click()
@@ -226,7 +228,8 @@ def test_a_live_run_joins_the_session_and_is_compared(visit, predictor, products
         shown = float(figures(page).nth(i).inner_text().strip("$").replace(",", ""))
         assert shown == pytest.approx(error, abs=0.05)
     expect(page.locator("#own-runs .chip")).to_have_count(2)
-    assert marks(page, "#scatter-a") == marks(page, "#scatter-b") == 6
+    for chart in ("#scatter-a", "#scatter-b"):
+        expect_marks(page, chart, 6)
     expect(page.locator("#live-start")).to_be_enabled()
     expect(page.locator("#live-stop")).to_be_disabled()
     check_clean(page)
@@ -257,7 +260,7 @@ def test_points_appear_and_a_stop_keeps_what_is_done(visit, predictor, products)
     done = int(re.search(r"\d", page.locator("#live-status").inner_text()).group())
     assert 2 <= done < 6
     expect(page.locator("#active .count")).to_have_text(f"{done} of {done} items")
-    assert marks(page, "#scatter-a") == done
+    expect_marks(page, "#scatter-a", done)
     expect(page.locator("#own-runs .chip")).to_have_count(2)
     expect(page.locator("#live-start")).to_be_enabled()
     check_clean(page)
