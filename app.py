@@ -7,7 +7,7 @@ import os
 import sys
 
 from pricer.errors import SetupError
-from pricer.predictor import load_predictor
+from pricer.llama.predictor import load_predictor
 from pricer.settings import Settings
 from pricer.ui import build_demo, check_port, launch
 

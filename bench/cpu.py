@@ -47,12 +47,13 @@ from transformers import DynamicCache
 
 from bench.machine import MatrixProduct, about, peak_memory, sentence
 from bench.products import products
-from pricer.batches import Work, token_batches
 from pricer.errors import PricerError, report
-from pricer.model import _GGUF_FILE, _GGUF_PACKAGE, PASSES, LlamaPair
-from pricer.predictor import BATCH_TOKENS, Predictor, load_predictor
+from pricer.llama.batches import Work, token_batches
+from pricer.llama.embedded import _GGUF_FILE, _GGUF_PACKAGE
+from pricer.llama.pair import LlamaPair
+from pricer.llama.predictor import BATCH_TOKENS, Predictor, load_predictor
 from pricer.prompt import Prompt
-from pricer.settings import Settings
+from pricer.settings import PASSES, Settings
 
 PACKAGES = ("torch", "transformers", "peft", "llama_cpp_python")
 SAMPLES, NEW_TOKENS = 100, 5

@@ -19,11 +19,11 @@ import plotly.graph_objects as go
 import plotly.io as pio
 import psutil
 
-from pricer.arena import Arena
-from pricer.runs import Run, RunInfo
-from pricer.ui.evaluate_render import render
-from pricer.ui.item_texts import ItemTexts
-from pricer.view import PANELS, View
+from pricer.arena.arena import Arena
+from pricer.arena.runs import Run, RunInfo
+from pricer.arena.view import PANELS, View
+from pricer.ui.evaluate.item_texts import ItemTexts
+from pricer.ui.evaluate.render import render
 
 
 def make_arena(items: int, runs: int) -> Arena:

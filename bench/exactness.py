@@ -3,7 +3,7 @@
     python -m bench.exactness [--items 24] [--edges 64 56 48 32] [--profile embedded]
 
 Each made-up product is scored with every lattice node (tolerance 0), then with the defaults and so many of the likeliest
-numbers followed to their end (`max_edges` of `pricer.lattice.Growth`). Prints a Markdown table: over all products the
+numbers followed to their end (`max_edges` of `pricer.price.lattice.Growth`). Prints a Markdown table: over all products the
 largest difference in any one price's probability, the largest total variation, the lattice nodes per product.
 """
 
@@ -15,9 +15,8 @@ import numpy as np
 
 from bench.machine import about, sentence
 from bench.products import products
-from pricer.model import PASSES
-from pricer.predictor import Predictor, load_predictor
-from pricer.settings import PROFILES, Settings
+from pricer.llama.predictor import Predictor, load_predictor
+from pricer.settings import PASSES, PROFILES, Settings
 
 # Short ones, beside the made-up products: with less to go by, the base spreads further.
 SHORT = (

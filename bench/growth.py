@@ -33,12 +33,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bench.machine import about, peak_memory, sentence
 from bench.products import products
-from pricer.distribution import DEFAULT_RULE
 from pricer.errors import PricerError, report
-from pricer.model import bitsandbytes_hidden, load_adapter_card
-from pricer.score import PlainEngine, Store, Task, score_file
+from pricer.llama.adapter import load_adapter_card
+from pricer.llama.loading import bitsandbytes_hidden
+from pricer.price.distribution import DEFAULT_RULE
+from pricer.scoring.__main__ import score_file
+from pricer.scoring.engine import PlainEngine, Task
+from pricer.scoring.store import Store
 from pricer.settings import Settings
-from pricer.table_stream import open_source
+from pricer.tables.stream import open_source
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "pyarrow")
 DISTINCT = 1000  # made-up products; longer files repeat them

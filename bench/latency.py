@@ -11,7 +11,7 @@ from statistics import median
 
 import psutil
 
-from pricer.predictor import load_predictor
+from pricer.llama.predictor import load_predictor
 from pricer.settings import PROFILES, Settings
 
 # Made of sentences that say nothing of price; cut to the token budget like any long text.

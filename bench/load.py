@@ -35,9 +35,8 @@ import psutil
 from bench.machine import about, sentence
 from bench.products import products
 from pricer.errors import SetupError, report
-from pricer.model import PASSES
-from pricer.predictor import Predictor, load_predictor
-from pricer.settings import PROFILES, Settings
+from pricer.llama.predictor import Predictor, load_predictor
+from pricer.settings import PASSES, PROFILES, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = 40  # in all

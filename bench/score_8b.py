@@ -23,7 +23,6 @@ fit into --seconds is left out, and said to be.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import platform
 import sys
@@ -33,34 +32,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cached_property
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peft
 import psutil
 import torch
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import AutoTokenizer
 
 from bench.products import products
-from bench.train_8b import GIB, SHAPES, clear, cudnn_attention, distance, random_base, say
-from pricer.batches import Work, token_batches
-from pricer.distribution import PriceDistribution
-from pricer.lattice import PRICES, ROOT
-from pricer.lean import make_lean, make_plain
-from pricer.model import PASSES, LlamaPair, load_pair
-from pricer.predictor import Predictor
+from bench.shape_8b import Rehearsal, deep_base, save_random_adapter
+from bench.train_8b import GIB, SHAPES, clear, cudnn_attention, distance, say
+from pricer.llama.batches import Work, token_batches
+from pricer.llama.lean import make_lean, make_plain
+from pricer.llama.pair import LlamaPair, load_pair
+from pricer.llama.predictor import Predictor
+from pricer.llama.quantised import dequantise_once
+from pricer.price.distribution import PriceDistribution
 from pricer.prompt import Prompt
-from pricer.quantised import dequantise_once
-from pricer.settings import Limits, ModelRef, Settings
+from pricer.settings import PASSES, Limits, ModelRef, Settings
 from train.finetune import versions
 
 BUDGET = 16384  # tokens in one forward pass, where nothing else is said
 BUDGETS = (8192, 32768, 65536)
-RANK, ALPHA = 32, 64
-LORA_STD = 0.02  # of LoRA's B: its part is a tenth of a layer's output
 SEED = "seed's generate"
 DISTINCT = 1000  # made-up products; longer inputs repeat them
 CHECKED = 32  # items whose distributions are compared between variants
@@ -68,65 +63,6 @@ CHECKED_NODES = 16  # of each of them
 
 
 # --- a model that costs what a real one does -----------------------------------------------------
-
-
-def deep_base(shape: dict[str, Any], device: str, precision: str, folder: Path) -> LlamaForCausalLM:
-    """A random base whose layers are copies of one: made and quantised in a fraction of the time."""
-    base = random_base(shape | {"num_hidden_layers": 1}, device, precision, folder)
-    first, layers = base.model.layers[0], shape["num_hidden_layers"]
-    for index in range(1, layers):
-        layer = copy.deepcopy(first, {id(base.config): base.config})
-        layer.self_attn.layer_idx = index
-        base.model.layers.append(layer)
-    base.config.num_hidden_layers = layers
-    base.config.save_pretrained(folder)
-    return base.eval().requires_grad_(False)
-
-
-def save_random_adapter(base: LlamaForCausalLM, folder: Path) -> LlamaForCausalLM:
-    """A LoRA adapter whose B is not zero, in `folder`; gives the base back, bare."""
-    names = ["q_proj", "k_proj", "v_proj", "o_proj"]
-    config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=names, task_type="CAUSAL_LM")
-    model = peft.get_peft_model(base, config)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            parameter.data.normal_(std=LORA_STD)
-    model.peft_config["default"].base_model_name_or_path = base.name_or_path
-    model.save_pretrained(folder, save_embedding_layers=False)
-    return model.unload()
-
-
-class Rehearsal(Predictor):
-    """Has the model compute all that a prediction takes, and then answers in its place, see the module's docstring."""
-
-    goes_on = (5e-5, 5e-5)  # behind a price, with a digit and with a comma
-
-    def _watched_probabilities(self, llama, hidden, nodes):
-        found = super()._watched_probabilities(llama, hidden, nodes)
-
-        def answer() -> np.ndarray:
-            own = found()  # waits for the card
-            if not (nodes == ROOT).any():
-                return np.broadcast_to(self.goes_on, own.shape)
-            made_up = np.zeros(own.shape)
-            made_up[:, 0, self._prices] = self._spread(len(own))
-            return made_up
-
-        return answer
-
-    @cached_property
-    def _prices(self) -> np.ndarray:
-        """The columns of the prices' tokens, each of which is one."""
-        column = {int(token): i for i, token in enumerate(self.lattice.watched)}
-        return np.array([column[token] for (token,) in self.lattice.paths])
-
-    def _spread(self, batch: int) -> np.ndarray:
-        """(batch, 999): round prices and those that end in 9 preferred, around $20 to $180, other ones for each item."""
-        around = np.random.default_rng(batch).normal(np.log(60), 0.5, (batch, 1))
-        liked = (PRICES % 10 == 9) | (PRICES % 5 == 0)  # by shops
-        height = 1.5 * liked - np.log(PRICES) - (np.log(PRICES) - around) ** 2 / (2 * 0.7**2)
-        weights = np.exp(height - height.max(axis=1, keepdims=True))
-        return weights / weights.sum(axis=1, keepdims=True)
 
 
 GOES_ON = {"base": (0.05, 0.15), "tuned": Rehearsal.goes_on}

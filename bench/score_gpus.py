@@ -22,13 +22,13 @@ import ray
 import torch
 
 from bench.products import products
-from pricer.distribution import DEFAULT_RULE
 from pricer.errors import PricerError, report
-from pricer.model import PASSES, load_adapter_card
-from pricer.ray_engine import RayEngine
-from pricer.score import Task
-from pricer.settings import PROFILES, Settings
-from pricer.table_stream import Source, open_source
+from pricer.llama.adapter import load_adapter_card
+from pricer.price.distribution import DEFAULT_RULE
+from pricer.scoring.engine import Task
+from pricer.scoring.ray import RayEngine
+from pricer.settings import PASSES, PROFILES, Settings
+from pricer.tables.stream import Source, open_source
 
 
 def rate(arrivals: list[tuple[float, int]], workers: int) -> float:

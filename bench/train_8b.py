@@ -3,7 +3,7 @@
     python -m bench.train_8b --tokenizer FOLDER --out out/bench-8b
 
 FOLDER holds a Llama 3 tokenizer. Each recipe trains a few steps on made-up products through train.finetune, saves
-its adapter, loads it again through pricer.model and scores items with both passes. The first try is held to
+its adapter, loads it again through pricer.llama.pair and scores items with both passes. The first try is held to
 --memory-gb of the card; a recipe that does not fit is said not to, and tried again with all of it. Random weights
 cost what Meta's would, and know nothing: the validation figures show that scoring runs, not how good it is.
 
@@ -32,11 +32,13 @@ from peft import PeftModel
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from bench.products import products
-from pricer.distribution import PriceDistribution
 from pricer.errors import InputError, PricerError, report
-from pricer.lean import make_lean, make_plain, without_plans
-from pricer.model import LlamaPair, load_adapter_card, load_pair, loading_options
-from pricer.predictor import Predictor
+from pricer.llama.adapter import load_adapter_card
+from pricer.llama.base import loading_options
+from pricer.llama.lean import make_lean, make_plain, without_plans
+from pricer.llama.pair import LlamaPair, load_pair
+from pricer.llama.predictor import Predictor
+from pricer.price.distribution import PriceDistribution
 from pricer.settings import Limits, ModelRef, Settings
 from train.finetune import run
 from train.recipe import load_recipe

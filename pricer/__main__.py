@@ -11,12 +11,12 @@ import logging
 import sys
 from typing import Any
 
-from pricer.distribution import INTERVAL_LEVEL, RULES
 from pricer.errors import InputError, PricerError, report
-from pricer.model import PASSES
-from pricer.predictor import Comparison, load_predictor
+from pricer.llama.prediction import Comparison
+from pricer.llama.predictor import load_predictor
+from pricer.price.distribution import INTERVAL_LEVEL, RULES
 from pricer.prompt import clean
-from pricer.settings import PROFILES, Settings
+from pricer.settings import PASSES, PROFILES, Settings
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -30,6 +30,7 @@ from pricer.errors import SetupError
 from pricer.prompt import QUESTION
 
 ASSETS = Path(__file__).parent / "assets"
+PASSES = ("base", "tuned")  # of one model: with its adapter switched off, and on
 PRECISIONS = ("fp32", "bf16", "nf4")
 DEVICES = ("cpu", "cuda")
 YES_NO = {"yes": True, "no": False}
@@ -89,7 +90,7 @@ class Limits:
     # Visitors whose state is kept, the latest ones: a quarter of a megabyte each, and their own runs. A request of
     # a program that names no session counts as a visitor.
     sessions: int = 1_000
-    # Prompt tokens (padding included) in one forward pass; None: by device, see pricer.predictor.
+    # Prompt tokens (padding included) in one forward pass; None: by device, see pricer.llama.predictor.
     batch_tokens: int | None = None
     upload_bytes: int = 20_000_000  # of a file for the Evaluation tab
     upload_rows: int = 100_000
@@ -143,8 +144,10 @@ class Settings:
     profile: str = "embedded"
     question: str = QUESTION
     max_text_tokens: int = 160
-    precision: str | None = None  # None: by device, see `pricer.model.choose_precision`
-    dequantise: bool | None = None  # None: where there is room, see `pricer.model.has_room_to_dequantise`
+    precision: str | None = None  # None: by device, see `pricer.llama.pair.choose_precision`
+    dequantise: bool | None = (
+        None  # None: where there is room, see `pricer.llama.pair.has_room_to_dequantise`
+    )
     device: str | None = None  # None: cuda when there is one
     cache: Path = Path.home() / ".cache" / "pricer"
     test_items: Path | None = None

@@ -20,7 +20,7 @@ from huggingface_hub import SpaceHardware, metadata_load
 from packaging.requirements import InvalidRequirement, Requirement
 
 from pricer.errors import InputError, PricerError, report
-from pricer.hub import HUB_ID, Content, listing, size, upload
+from pricer.llama.hub import HUB_ID, Content, listing, size, upload
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = ("app.py", "requirements.txt", "README.md", "LICENSE")

@@ -112,7 +112,7 @@ def tiny_llama(tokenizer, *, likely: str = "", strength: float = 2.0, seed: int 
 
 def save_adapter(model, folder, *, base_name: str, seed: int = 1, rank: int = 4, card: dict | None = None):
     """A random LoRA adapter for `model` in `folder`, as train/finetune.py writes one."""
-    from pricer.model import bitsandbytes_hidden
+    from pricer.llama.loading import bitsandbytes_hidden
 
     torch.manual_seed(seed)
     with bitsandbytes_hidden():
@@ -166,14 +166,14 @@ def tiny_settings(tiny_model_folder):
 
 @pytest.fixture(scope="session")
 def tiny_pair(tiny_settings):
-    from pricer.model import load_pair
+    from pricer.llama.pair import load_pair
 
     return load_pair(tiny_settings)
 
 
 @pytest.fixture(scope="session")
 def tiny_predictor(tiny_pair):
-    from pricer.predictor import Predictor
+    from pricer.llama.predictor import Predictor
 
     return Predictor(tiny_pair)
 
@@ -182,7 +182,7 @@ def tiny_predictor(tiny_pair):
 def calibrated_adapter(tiny_model_folder):
     """The tiny adapter with a calibration made by hand: an interval wider than the central one, and the median as
     its default rule."""
-    from pricer.calibration import CALIBRATION_FILE, Band, Calibration
+    from pricer.price.calibration import CALIBRATION_FILE, Band, Calibration
 
     folder = shutil.copytree(tiny_model_folder / "adapter", tiny_model_folder / "calibrated")
     tails = {0.5: (0.2, 0.8), 0.8: (0.05, 0.95), 0.9: (0.01, 0.99)}
@@ -195,7 +195,7 @@ def calibrated_adapter(tiny_model_folder):
 
 @pytest.fixture(scope="session")
 def calibrated_predictor(tiny_settings, calibrated_adapter):
-    from pricer.predictor import load_predictor
+    from pricer.llama.predictor import load_predictor
     from pricer.settings import ModelRef
 
     return load_predictor(replace(tiny_settings, adapter=ModelRef(str(calibrated_adapter))))
@@ -204,7 +204,7 @@ def calibrated_predictor(tiny_settings, calibrated_adapter):
 @pytest.fixture(scope="session")
 def llama3_pair(tmp_path_factory, llama3_tokenizer):
     """A tiny Llama with the Llama 3 tokenizer, on which a price is one token."""
-    from pricer.model import load_pair
+    from pricer.llama.pair import load_pair
     from pricer.settings import Settings
 
     folder = tmp_path_factory.mktemp("llama3")
@@ -227,7 +227,9 @@ def llama3_pair(tmp_path_factory, llama3_tokenizer):
 @pytest.fixture(scope="session")
 def embedded_pair(tmp_path_factory):
     """The real embedded base with a random adapter, so that no test hangs on how well training went."""
-    from pricer.model import EMBEDDED_BASE, load_base, load_pair
+    from pricer.llama.base import load_base
+    from pricer.llama.embedded import EMBEDDED_BASE
+    from pricer.llama.pair import load_pair
     from pricer.settings import Settings
 
     folder = tmp_path_factory.mktemp("embedded") / "adapter"
@@ -241,7 +243,7 @@ def embedded_pair(tmp_path_factory):
 @pytest.fixture(scope="session")
 def shipped_pair():
     """The real embedded base with the adapter that ships in the repository."""
-    from pricer.model import load_pair
+    from pricer.llama.pair import load_pair
     from pricer.settings import Settings
 
     return load_pair(Settings.from_env({"PRICER_DEVICE": "cpu"}))

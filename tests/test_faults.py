@@ -19,11 +19,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pricer import hub, runs
-from pricer.arena import Arena
+from pricer.arena import runs
+from pricer.arena.arena import Arena
+from pricer.arena.runs import load_run
 from pricer.errors import SetupError
-from pricer.model import load_pair
-from pricer.runs import load_run
+from pricer.llama import hub
+from pricer.llama.pair import load_pair
 from pricer.settings import Settings
 from pricer.ui import build_demo, text
 from train import evaluate, finetune, prepare
@@ -211,8 +212,8 @@ def test_preparing_on_a_full_disk_keeps_the_old_files(tmp_path, capsys):
 def assets(tmp_path, monkeypatch):
     """A copy of the shipped runs, for the Evaluation tab."""
     folder = Path(shutil.copytree(runs.RUNS_FOLDER, tmp_path / "runs"))
-    monkeypatch.setattr("pricer.ui.evaluate.load_runs", lambda: runs.load_runs(folder))
-    monkeypatch.setattr("pricer.ui.evaluate.load_items", lambda: runs.load_items(folder))
+    monkeypatch.setattr("pricer.ui.evaluate.tab.load_runs", lambda: runs.load_runs(folder))
+    monkeypatch.setattr("pricer.ui.evaluate.tab.load_items", lambda: runs.load_items(folder))
     return folder
 
 
@@ -277,11 +278,11 @@ def silent_hub():
 
 ASKS = """
 import json, logging, os, sys, time
-from pricer import hub
+from pricer.llama import hub
 hub.SILENCE_SECONDS = 0.5
 from pricer.errors import PricerError
-from pricer.model import load_pair
-from pricer.runs import load_item_texts
+from pricer.llama.pair import load_pair
+from pricer.arena.runs import load_item_texts
 from pricer.settings import Settings
 from train.sources import find_source
 

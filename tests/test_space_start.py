@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from test_start import TEXT, start
 
-from pricer.model import EMBEDDED_BASE, prepare_embedded_base
+from pricer.llama.embedded import EMBEDDED_BASE, prepare_embedded_base
 from pricer.settings import Settings
 from pricer.space import space_files
 

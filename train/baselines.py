@@ -30,9 +30,9 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import FeatureUnion
 
+from pricer.arena.metrics import predict_error
+from pricer.arena.runs import Run, RunInfo, save_run
 from pricer.errors import InputError, PricerError, SetupError, report
-from pricer.metrics import predict_error
-from pricer.runs import Run, RunInfo, save_run
 from train.clean import MAX_PRICE_USD, MIN_PRICE_USD
 from train.data import load_rows
 from train.dataset import row_weights

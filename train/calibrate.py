@@ -26,11 +26,12 @@ import pandas as pd
 from scipy.stats import binomtest
 from sklearn.model_selection import GroupKFold
 
-from pricer.calibration import CALIBRATION_FILE, LEVELS, MIN_ITEMS, Calibration, fit, weights_sha256
-from pricer.distribution import PriceDistribution
+from pricer.arena.metrics import Summary, coverage_pct, mean_width_usd, summarise
 from pricer.errors import InputError, PricerError, SetupError, report
-from pricer.metrics import Summary, coverage_pct, mean_width_usd, summarise
-from pricer.predictor import load_predictor
+from pricer.llama.adapter import weights_sha256
+from pricer.llama.predictor import load_predictor
+from pricer.price.calibration import CALIBRATION_FILE, LEVELS, MIN_ITEMS, Calibration, fit
+from pricer.price.distribution import PriceDistribution
 from pricer.settings import PROFILES, ModelRef, Settings
 from train.data import load_rows
 from train.distributions import score_rows

@@ -9,9 +9,11 @@ from typing import Any
 
 import yaml
 
-from pricer.calibration import CALIBRATION_FILE, Calibration, weights_sha256
-from pricer.metrics import Estimate, summarise
-from pricer.runs import HUB_DATASET, ITEMS_FILE, RUNS_FOLDER, join_items, load_items, load_runs
+from pricer.arena.metrics import summarise
+from pricer.arena.resampling import Estimate
+from pricer.arena.runs import HUB_DATASET, ITEMS_FILE, RUNS_FOLDER, join_items, load_items, load_runs
+from pricer.llama.adapter import weights_sha256
+from pricer.price.calibration import CALIBRATION_FILE, Calibration
 from pricer.settings import ModelRef
 
 # Start of the base's name -> the Hub's word for its licence, and what that licence asks of an adapter.

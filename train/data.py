@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from pricer.arena.upload import show
 from pricer.errors import InputError
-from pricer.table_stream import check_unpacked
-from pricer.upload import show
+from pricer.tables.stream import check_unpacked
 from train.clean import curated_text, dollars
 
 BOMB_BYTES, BOMB_RATIO = 256_000_000, 50  # a .gz may unpack to so much, or to so many times its size

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from datasets import Dataset
 
-from pricer.lattice import PRICES, PriceLattice
+from pricer.price.lattice import PRICES, PriceLattice
 from pricer.prompt import TAIL, build_prompt
 from train.recipe import Recipe
 

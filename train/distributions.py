@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pricer.calibration import weights_sha256
-from pricer.distribution import PriceDistribution
 from pricer.errors import SetupError
-from pricer.lattice import PRICES
-from pricer.model import choose_device, choose_precision
-from pricer.predictor import Predictor
+from pricer.llama.adapter import weights_sha256
+from pricer.llama.base import choose_device, choose_precision
+from pricer.llama.predictor import Predictor
+from pricer.price.distribution import PriceDistribution
+from pricer.price.lattice import PRICES
 from pricer.settings import Settings
 from train.evaluate import score_by_distribution
 

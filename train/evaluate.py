@@ -26,15 +26,15 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from pricer.calibration import Calibration
-from pricer.distribution import RULES
+from pricer.arena.metrics import Summary, summarise
+from pricer.arena.runs import Run, RunInfo, save_run
 from pricer.errors import PricerError, report
-from pricer.metrics import Summary, summarise
-from pricer.model import PASSES, choose_device, choose_precision
-from pricer.predictor import Predictor, load_predictor
+from pricer.llama.base import choose_device, choose_precision
+from pricer.llama.predictor import Predictor, load_predictor
+from pricer.price.calibration import Calibration
+from pricer.price.distribution import RULES
 from pricer.prompt import Prompt
-from pricer.runs import Run, RunInfo, save_run
-from pricer.settings import PROFILES, ModelRef, Settings
+from pricer.settings import PASSES, PROFILES, ModelRef, Settings
 from train.data import load_rows
 
 CHUNK = 256  # items prepared at once, so that memory does not grow with the file

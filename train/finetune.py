@@ -27,9 +27,9 @@ from transformers import LlamaForCausalLM, TrainerCallback
 from trl import SFTConfig
 
 from pricer.errors import InputError, PricerError, report
-from pricer.lean import without_plans
-from pricer.model import load_base
-from pricer.quantised import dequantise_once
+from pricer.llama.base import load_base
+from pricer.llama.lean import without_plans
+from pricer.llama.quantised import dequantise_once
 from pricer.settings import ModelRef, Settings
 from train.dataset import PriceCollator, build_dataset
 from train.lean import lean_layers

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pricer.arena.runs import PublishedFigures, Run, RunInfo, save_items, save_run
 from pricer.errors import InputError, PricerError
-from pricer.runs import PublishedFigures, Run, RunInfo, check_table, save_items, save_run
+from pricer.tables.checks import check_table
 
 KINDS = {
     "llama base": "base",

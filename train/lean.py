@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from pricer.lean import ADAPTER, norm
+from pricer.llama.lean import ADAPTER, norm
 
 
 @contextmanager

@@ -17,10 +17,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
-from pricer.calibration import CALIBRATION_FILE, Calibration, weights_sha256
+from pricer.arena.runs import ITEMS_FILE, load_items, load_run
 from pricer.errors import InputError, PricerError, report
-from pricer.hub import HUB_ID, Content, listing, size, upload
-from pricer.runs import ITEMS_FILE, load_items, load_run
+from pricer.llama.adapter import weights_sha256
+from pricer.llama.hub import HUB_ID, Content, listing, size, upload
+from pricer.price.calibration import CALIBRATION_FILE, Calibration
 from train.card import model_card
 
 NEEDED = ("adapter_config.json", "adapter_model.safetensors", "pricer.json", "recipe.yaml", "metrics.json")

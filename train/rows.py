@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from pricer.distribution import PriceDistribution
 from pricer.errors import InputError
+from pricer.price.distribution import PriceDistribution
 from train.data import load_rows
 from train.dataset import row_weights
 from train.recipe import Recipe

@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pricer.errors import InputError, SetupError
-from pricer.hub import expect_answers
-from pricer.table_stream import check_unpacked
+from pricer.llama.hub import expect_answers
+from pricer.tables.stream import check_unpacked
 
 RAW_DATASET = "McAuley-Lab/Amazon-Reviews-2023"
 FORMATS = ".parquet, .csv or .jsonl (also .gz)"

@@ -12,7 +12,7 @@ from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import load_file
 
 from pricer.errors import InputError
-from pricer.model import load_base
+from pricer.llama.base import load_base
 from pricer.settings import ModelRef, Settings
 from train.recipe import Recipe
 

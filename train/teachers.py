@@ -12,11 +12,13 @@ import pandas as pd
 from accelerate import PartialState
 from tqdm import tqdm
 
-from pricer.distribution import PriceDistribution
 from pricer.errors import InputError
-from pricer.lattice import PRICES
-from pricer.model import Adapter, load_base, load_pair
-from pricer.predictor import Predictor
+from pricer.llama.adapter import Adapter
+from pricer.llama.base import load_base
+from pricer.llama.pair import load_pair
+from pricer.llama.predictor import Predictor
+from pricer.price.distribution import PriceDistribution
+from pricer.price.lattice import PRICES
 from pricer.settings import Limits, ModelRef, Settings
 from train.data_card import sha256
 from train.recipe import Recipe

@@ -17,11 +17,12 @@ from transformers import TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer
 
-from pricer import metrics
-from pricer.distribution import PriceDistribution
-from pricer.lattice import PRICES
-from pricer.model import Adapter, LlamaPair
-from pricer.predictor import Predictor
+from pricer.arena import metrics
+from pricer.llama.adapter import Adapter
+from pricer.llama.pair import LlamaPair
+from pricer.llama.predictor import Predictor
+from pricer.price.distribution import PriceDistribution
+from pricer.price.lattice import PRICES
 from pricer.prompt import Prompt
 from pricer.settings import Limits
 from train.dataset import PriceCollator, price_loss

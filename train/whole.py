@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import LlamaForCausalLM
 
-from pricer.model import Adapter, LlamaPair
+from pricer.llama.adapter import Adapter
+from pricer.llama.pair import LlamaPair
 
 
 class WholeModel(LlamaPair):

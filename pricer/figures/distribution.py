@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 import plotly.graph_objects as go
 
-from pricer.distribution import PriceDistribution
 from pricer.figures.style import ACTUAL_COLOUR, COLOURS, with_alpha
+from pricer.price.distribution import PriceDistribution
 
 LOG_TICKS = [1, 3, 10, 30, 100, 300, 999]
 LINEAR_TICKS = [0, 200, 400, 600, 800, 999]

@@ -7,9 +7,9 @@ from html import escape
 import numpy as np
 import plotly.graph_objects as go
 
-from pricer.arena import Coverage, Group
+from pricer.arena.records import Coverage, Group
+from pricer.arena.resampling import Floats
 from pricer.figures.style import PAIR_COLOURS, finish, log_axis, usd, with_alpha
-from pricer.resampling import Floats
 
 SPREAD_EDGES_USD = np.arange(-500, 501, 25)
 NORMAL_95 = 1.959964

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from pricer.arena import Item
+from pricer.arena.metrics import HIT_SHARE, HIT_USD, OUTCOMES
+from pricer.arena.records import Item
 from pricer.figures.style import (
     ACTUAL_COLOUR,
     OPEN_COLOUR,
@@ -24,7 +25,6 @@ from pricer.figures.style import (
     usd,
     with_alpha,
 )
-from pricer.metrics import HIT_SHARE, HIT_USD, OUTCOMES
 
 DRAWN_ITEMS = 5_000  # more are sampled: marks would cover one another, and the page would crawl
 SVG_ITEMS = 1_500  # more are drawn with WebGL, which is faster but blurs when zoomed and printed

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pricer.errors import SetupError
-from pricer.predictor import Predictor
+from pricer.llama.predictor import Predictor
 from pricer.settings import Limits, Settings
 
 from pricer.ui import theme  # first: it keeps Gradio from sending statistics  # isort: skip
@@ -17,13 +17,14 @@ from starlette.middleware import Middleware
 
 from pricer.ui import text
 from pricer.ui.chart import plotly_route
-from pricer.ui.compare import add_api, build_compare
-from pricer.ui.evaluate import build_evaluate
+from pricer.ui.compare.tab import add_api, build_compare
+from pricer.ui.evaluate.tab import build_evaluate
 from pricer.ui.guard import Guard, RequestLimit
 from pricer.ui.zero_gpu import share_gpu
 
 PAGE_CSS = "".join(
-    (Path(__file__).with_name(name)).read_text(encoding="utf-8") for name in ("page.css", "evaluate.css")
+    (Path(__file__).parent / name).read_text(encoding="utf-8")
+    for name in ("page.css", "evaluate/evaluate.css")
 )
 MAX_UPLOAD_BYTES = 100_000_000  # not even taken from the network; each upload has its own limit below that
 KEPT_SECONDS = 600  # an uploaded file that nothing has read

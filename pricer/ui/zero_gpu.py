@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pricer.predictor import Predictor
+from pricer.llama.predictor import Predictor
 from pricer.settings import on_zero_gpu
 
 spaces: Any = None

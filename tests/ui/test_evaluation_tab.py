@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from playwright.sync_api import expect
 
-from pricer.arena import Arena
-from pricer.runs import load_items, load_runs
+from pricer.arena.arena import Arena
+from pricer.arena.runs import load_items, load_runs
+from pricer.arena.view import EMBEDDED_PAIR, SEED_PAIR, View
 from pricer.settings import Settings
 from pricer.ui import build_demo, page_options, text, theme
-from pricer.view import EMBEDDED_PAIR, SEED_PAIR, View
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)
@@ -496,7 +496,7 @@ def test_works_without_models_and_says_that_there_is_no_text(open_page, serve):
 
 
 def test_without_runs_the_page_says_so(open_page, serve, monkeypatch):
-    monkeypatch.setattr("pricer.ui.evaluate.load_runs", lambda: {})
+    monkeypatch.setattr("pricer.ui.evaluate.tab.load_runs", lambda: {})
     demo = theme.silence(build_demo(None, "no models", Settings.from_env({})))
     page = open_page(serve(demo, **page_options(), show_error=True))
     page.get_by_role("tab", name=text.EVALUATE_TAB).click()

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import expect
 
 from pricer.errors import InputError
-from pricer.predictor import Predictor
+from pricer.llama.predictor import Predictor
 from pricer.settings import Limits
 from pricer.ui import build_demo, page_options, text, theme
 from pricer.ui.guard import SECONDS, VISITORS, Guard, RequestLimit, visitor

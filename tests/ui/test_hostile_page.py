@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from playwright.sync_api import expect
 
-from pricer.runs import Run, RunInfo, save_run
+from pricer.arena.runs import Run, RunInfo, save_run
+from pricer.arena.view import PANELS
 from pricer.settings import ModelRef
 from pricer.ui import build_demo, page_options, text, theme
-from pricer.view import PANELS
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)
@@ -34,8 +34,8 @@ def run(name, **about):
 def page(tiny_predictor, tiny_settings, serve, open_page, tmp_path, monkeypatch):
     """The Evaluation tab on runs, items, categories and texts of that kind, under a model's name of that kind."""
     shipped = {name: run(name, published=True, origin=SVG) for name in ("one", "two", "three")}
-    monkeypatch.setattr("pricer.ui.evaluate.load_runs", lambda: shipped)
-    monkeypatch.setattr("pricer.ui.evaluate.load_items", lambda: ITEMS)
+    monkeypatch.setattr("pricer.ui.evaluate.tab.load_runs", lambda: shipped)
+    monkeypatch.setattr("pricer.ui.evaluate.tab.load_items", lambda: ITEMS)
     texts = ITEMS.assign(text=f"Item {HOSTILE} {SVG}", price=ITEMS["price_usd"])
     texts[["index", "text", "price"]].to_parquet(tmp_path / "texts.parquet")
     settings = replace(

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from playwright.sync_api import expect
 
-from pricer.arena import Arena
-from pricer.predictor import Predictor
-from pricer.runs import Run, RunInfo, load_items, load_runs
+from pricer.arena.arena import Arena
+from pricer.arena.runs import Run, RunInfo, load_items, load_runs
+from pricer.arena.view import SEED_PAIR, View
+from pricer.llama.predictor import Predictor
 from pricer.settings import Settings
-from pricer.tables import csv_text
+from pricer.tables.writing import csv_text
 from pricer.ui import build_demo, page_options, text, theme
-from pricer.view import SEED_PAIR, View
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)

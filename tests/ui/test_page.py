@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from pricer.errors import SetupError
 from pricer.settings import Settings
 from pricer.ui import build_demo, page_options, text, theme
-from pricer.ui.compare import load_examples
+from pricer.ui.compare.tab import load_examples
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)

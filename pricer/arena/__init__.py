@@ -1,0 +1,1 @@
+"""Evaluated runs side by side on the same items: metrics, resampling, views."""

@@ -1,0 +1,134 @@
+"""A LoRA adapter's folder: what its files say, and whether it belongs to the base."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pricer.errors import SetupError
+from pricer.llama.loading import explained, looks_like_a_path
+from pricer.price.calibration import CALIBRATION_FILE, Calibration
+from pricer.settings import ModelRef, Settings
+
+log = logging.getLogger(__name__)
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "pricer.json", CALIBRATION_FILE)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter's folder on this machine, the prompt that it was trained on, and the calibration of its
+    predictions where train.calibrate made one."""
+
+    folder: Path
+    base_model: str
+    question: str
+    max_text_tokens: int
+    calibration: Calibration | None = None
+
+
+def load_adapter_card(settings: Settings) -> Adapter:
+    """The adapter's folder (fetched from the Hub if need be) and what its files say about it."""
+    ref = settings.adapter
+    folder = Path(ref.name)
+    if not ref.is_folder:
+        if looks_like_a_path(ref.name):
+            raise SetupError(
+                f"There is no adapter at {ref.name}: train one with "
+                "`python -m train.finetune train/recipes/smollm2-135m.yaml`, or set PRICER_ADAPTER to a Hub id "
+                "or a folder."
+            )
+        from huggingface_hub import snapshot_download
+
+        with explained(f"The adapter {ref} cannot be fetched", ref, "PRICER_ADAPTER"):
+            folder = Path(
+                snapshot_download(ref.name, revision=ref.revision, allow_patterns=list(ADAPTER_FILES))
+            )
+    for name in ADAPTER_FILES[:2]:
+        if not (folder / name).is_file():
+            raise SetupError(
+                f"{ref} holds no {name}, so it is no LoRA adapter in safetensors form: set PRICER_ADAPTER to one."
+            )
+    config = _read_json(folder / "adapter_config.json")
+    card = _read_json(folder / "pricer.json") if (folder / "pricer.json").is_file() else {}
+    question = card.get("question", settings.question)
+    max_text_tokens = card.get("max_text_tokens", settings.max_text_tokens)
+    if not isinstance(question, str) or type(max_text_tokens) is not int or max_text_tokens < 1:
+        raise SetupError(
+            f"{folder / 'pricer.json'} must give `question` as text and `max_text_tokens` as a whole number "
+            "above 0: correct it, or copy the adapter again."
+        )
+    return Adapter(
+        folder=folder,
+        base_model=str(config.get("base_model_name_or_path") or ""),
+        question=question,
+        max_text_tokens=max_text_tokens,
+        calibration=_load_calibration(folder),
+    )
+
+
+def _load_calibration(folder: Path) -> Calibration | None:
+    """What train.calibrate found for these very weights: training into the same folder leaves an older one's."""
+    path = folder / CALIBRATION_FILE
+    if not path.is_file():
+        return None
+    found = Calibration.load(path)
+    if found.adapter_sha256 not in (None, weights_sha256(folder)):
+        log.warning("%s belongs to another adapter and is not used: run train.calibrate again.", path)
+        return None
+    return found
+
+
+def check_all_put_on(peft_model: Any, folder: Path) -> None:
+    """Refuse an adapter of a deeper or shallower base: peft puts on what fits and only warns of the rest."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        given = {key for key in file.keys() if ".lora_" in key}  # noqa: SIM118
+    state = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
+    wanted = {key for key in state if ".lora_" in key}
+    if given != wanted:
+        raise SetupError(
+            f"The adapter {folder} cannot be loaded: it was made for another base model, with {len(given)} "
+            f"LoRA tensors where this one takes {len(wanted)}; set PRICER_BASE_MODEL to that one."
+        )
+
+
+def check_same_base(base: ModelRef, adapter: Adapter) -> None:
+    """Refuse an adapter that names another base. A base in a folder has no name to compare: there the
+    tensors' shapes decide, when the adapter is put on."""
+    if base.is_folder or not adapter.base_model or Path(adapter.base_model).is_dir():
+        return
+    if _model_key(base.name) != _model_key(adapter.base_model):
+        raise SetupError(
+            f"The adapter {adapter.folder.name} was trained on {adapter.base_model}, not on {base}: "
+            f"set PRICER_BASE_MODEL={adapter.base_model}, or name another adapter in PRICER_ADAPTER."
+        )
+
+
+def _model_key(name: str) -> str:
+    """`Llama-3.1-8B` for meta-llama/Meta-Llama-3.1-8B (its old name) and unsloth's 4-bit copies alike."""
+    key = name.rsplit("/", 1)[-1].lower().removeprefix("meta-")
+    for suffix in ("-unsloth-bnb-4bit", "-bnb-4bit"):
+        key = key.removesuffix(suffix)
+    return key
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path} cannot be read as JSON: copy the adapter again.") from error
+    if not isinstance(content, dict):
+        raise SetupError(f"{path} holds no JSON object: copy the adapter again.")
+    return content
+
+
+def weights_sha256(folder: Path | str) -> str:
+    """What tells one adapter's weights from another's."""
+    return hashlib.sha256((Path(folder) / "adapter_model.safetensors").read_bytes()).hexdigest()

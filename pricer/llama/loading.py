@@ -1,0 +1,74 @@
+"""What goes wrong when a model or an adapter is loaded, as one sentence for the user; and loading without bitsandbytes."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from pricer.errors import SetupError
+from pricer.llama.hub import expect_answers
+from pricer.settings import ModelRef
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def bitsandbytes_hidden(hidden: bool = True) -> Iterator[None]:
+    """bitsandbytes looks absent meanwhile: peft imports it along, both when it is imported itself and when it
+    puts an adapter on, and that may take hold of the CUDA card in a process (ZeroGPU's main one) that
+    must not, and costs a second of start-up."""
+    if not hidden or "bitsandbytes" in sys.modules:
+        yield
+        return
+    sys.modules["bitsandbytes"] = None
+    try:
+        yield
+    finally:
+        del sys.modules["bitsandbytes"]
+        if utils := sys.modules.get("peft.import_utils"):  # peft remembers what it found
+            utils.is_bnb_available.cache_clear()
+            utils.is_bnb_4bit_available.cache_clear()
+
+
+@contextmanager
+def explained(what: str, ref: ModelRef | None = None, variable: str = "") -> Iterator[None]:
+    """Turn a library's failure to load something into one sentence for the user."""
+    from huggingface_hub import errors as hub
+
+    expect_answers()
+    try:
+        yield
+    except SetupError:
+        raise
+    except Exception as error:
+        log.debug("%s", what, exc_info=True)
+        chain = [error]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+            chain.append(cause)
+        if any(isinstance(e, hub.GatedRepoError) for e in chain):
+            advice = f"No access to {ref}: accept its licence on its page, then set HF_TOKEN."
+        elif any(isinstance(e, hub.RepositoryNotFoundError | hub.RevisionNotFoundError) for e in chain):
+            advice = f"The Hub knows no {ref}: check {variable}; for a private model set HF_TOKEN."
+        elif any(getattr(getattr(e, "response", None), "status_code", None) in (401, 403) for e in chain):
+            advice = f"The Hub refuses {ref}: set HF_TOKEN to a valid token that may read it."
+        elif any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in chain):
+            advice = f"{what}: the disk is full; free some space, or set HF_HOME to another folder."
+        elif any(isinstance(e, ConnectionError | hub.LocalEntryNotFoundError | TimeoutError) for e in chain):
+            advice = f"{what}: the Hugging Face Hub does not answer; check the network, or name a folder in {variable}."
+        elif any("size mismatch" in str(e) for e in chain):
+            advice = f"{what}: it was made for another base model; set PRICER_BASE_MODEL to that one."
+        elif isinstance(error, torch.OutOfMemoryError):
+            advice = f"{what}: the card has too little memory; set PRICER_PRECISION=nf4 or choose a smaller profile."
+        else:
+            reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+            advice = f"{what} ({reason}): copy it again, or name another one{f' in {variable}' if variable else ''}."
+        raise SetupError(advice) from error
+
+
+def looks_like_a_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") != 1

@@ -1,0 +1,267 @@
+"""Texts in, price distributions out: the only caller of the model's forward passes.
+
+A batch takes one forward pass over the prompts and then a few small ones over the price
+lattice's nodes, on top of the cached keys and values (see `pricer.price.lattice`). The same line
+serves one text, a table and a stream.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from transformers import DynamicCache, LlamaForCausalLM
+
+from pricer.llama.batches import Work, token_batches
+from pricer.llama.pair import LlamaPair, load_pair
+from pricer.llama.prediction import Comparison, Prediction
+from pricer.llama.tree import Batch, Tree
+from pricer.price.distribution import DEFAULT_RULE, PriceDistribution
+from pricer.price.lattice import PROBES, Growth, PriceLattice
+from pricer.prompt import Prompt, build_prompt, clean
+from pricer.settings import PASSES, Limits, Settings
+
+BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}  # where the limits name no number
+_TOKENISED = 4096  # prompts whose tokens are in memory at once
+_LOGITS = 2**24  # vocabulary-wide numbers in memory at once: 64 MiB in fp32
+
+
+class Predictor:
+    """Scores product texts with a `LlamaPair`.
+
+    tolerance, max_edges: how much of the lattice may be left out, see `pricer.price.lattice.Growth`.
+    in_flight: batches that are computed side by side. With two, a card works on one while the other's next round is
+    prepared here, which is the default there; on a CPU they would only wait for each other.
+    `work` counts what the model was given to compute.
+    """
+
+    def __init__(
+        self,
+        pair: LlamaPair,
+        limits: Limits | None = None,
+        *,
+        tolerance: float = 5e-4,
+        max_edges: int | None = 56,
+        in_flight: int | None = None,
+    ):
+        self.pair, self.limits = pair, limits or Limits()
+        self.tolerance, self.max_edges = tolerance, max_edges
+        self.in_flight = in_flight or (2 if pair.device.type == "cuda" else 1)
+        self.lattice = PriceLattice(pair.tokenizer)
+        self.work = Work()
+
+    @property
+    def rule(self) -> str:
+        """The point rule to use when nobody names one: the one that was best for this adapter."""
+        calibration = self.pair.adapter.calibration
+        return calibration.rule if calibration else DEFAULT_RULE
+
+    def prepare(self, text: str) -> Prompt:
+        """Clean, cut and frame one product text. Raises InputError for text that cannot be used."""
+        return build_prompt(
+            clean(text, max_chars=self.limits.text_chars),
+            self.pair.tokenizer,
+            question=self.pair.adapter.question,
+            max_text_tokens=self.pair.adapter.max_text_tokens,
+        )
+
+    def compare(self, text: str) -> Comparison:
+        """Both passes over one text. Raises InputError for text that cannot be used."""
+        prompt = self.prepare(text)
+        return Comparison(prompt, **dict(self.both_passes(prompt)), rule=self.rule)
+
+    def both_passes(self, prompt: Prompt) -> Iterator[tuple[str, Prediction]]:
+        """Both passes over one prepared prompt, each as it is done."""
+        for which in PASSES:
+            yield which, self.predict([prompt], which)[0]
+
+    def predict(
+        self, prompts: Sequence[Prompt], which: str, on_done: Callable[[int], None] = lambda done: None
+    ) -> list[Prediction]:
+        """One pass over prepared prompts, in their order; `on_done` is told how many are done."""
+        answers: list[Prediction | None] = [None] * len(prompts)
+        done = 0
+        for indices, batch in self.predict_batches(prompts, which):
+            for i, answer in zip(indices, batch, strict=True):
+                answers[i] = answer
+            done += len(indices)
+            on_done(done)
+        return answers
+
+    def predict_batches(
+        self, prompts: Sequence[Prompt], which: str
+    ) -> Iterator[tuple[list[int], list[Prediction]]]:
+        """One pass, batch by batch as they are done: (indices into `prompts`, their predictions).
+
+        Batches hold prompts of like length, so little of a batch is padding, and at most
+        `limits.batch_tokens` tokens, so memory does not grow with the input.
+        """
+        calibration = self.pair.adapter.calibration if which == "tuned" else None
+        batches = self._batches(prompts)
+        flights: deque[_Flight] = deque()
+
+        def start() -> None:
+            while len(flights) < self.in_flight and (batch := next(batches, None)):
+                flights.append(_Flight(*batch))
+                if self.in_flight > 1:
+                    self._advance(flights[-1], which)
+
+        start()
+        ended = 0.0
+        while flights:
+            flight = flights.popleft()
+            while not self._advance(flight, which):
+                flights.append(flight)  # it is the other's turn, while the card works on this one
+                flight = flights.popleft()
+            seconds = (time.perf_counter() - max(flight.started, ended)) / len(flight.indices)
+            if self.in_flight > 1:
+                start()  # before the caller takes his time
+            distributions = PriceDistribution(flight.probabilities)
+            yield (
+                flight.indices,
+                [Prediction(distributions[k], seconds, calibration) for k in range(len(flight.indices))],
+            )
+            ended = time.perf_counter()
+            start()
+
+    def _batches(self, prompts: Sequence[Prompt]) -> Iterator[tuple[list[int], list[list[int]]]]:
+        """(indices into `prompts`, their token ids), batch by batch."""
+        device = self.pair.device.type
+        budget = self.limits.batch_tokens or BATCH_TOKENS.get(device, BATCH_TOKENS["cpu"])
+        for first in range(0, len(prompts), _TOKENISED):
+            texts = [prompt.text for prompt in prompts[first : first + _TOKENISED]]
+            ids = self.pair.tokenizer(texts, return_attention_mask=False)["input_ids"]
+            for indices in token_batches([len(i) for i in ids], budget):
+                yield [first + i for i in indices], [ids[i] for i in indices]
+
+    def greedy_text(self, prompt: Prompt, which: str) -> str:
+        """What greedy decoding writes behind the prompt, at most 5 tokens: the published protocol's
+        way, and the only use of `generate` in the project."""
+        tokenizer = self.pair.tokenizer
+        ids = torch.tensor([tokenizer(prompt.text)["input_ids"]], device=self.pair.device)
+        with self.pair.use(which) as llama:
+            out = llama.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=5,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+            )
+        return tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+
+    def _advance(self, flight: _Flight, which: str) -> bool:
+        """To the next wait for the device; alone, to the end. Whether it has arrived there."""
+        with self.pair.use(which) as llama:
+            flight.steps = flight.steps or self._score(llama, flight.ids, which)
+            try:
+                next(flight.steps)
+                while self.in_flight == 1:
+                    next(flight.steps)
+            except StopIteration as end:
+                flight.probabilities = end.value
+                return True
+        return False
+
+    def _score(
+        self, llama: LlamaForCausalLM, ids: list[list[int]], which: str
+    ) -> Generator[None, None, np.ndarray]:
+        """(batch, 999) probabilities for token id lists of like length. Yields when the device has been told what to
+        compute next: to go on is to wait for it."""
+        lattice = self.lattice
+        # A base all but never stops as surely as a tuned model, so a look ahead would only be a round more.
+        probes = PROBES if which == "tuned" else None
+        growth = Growth(lattice, len(ids), tolerance=self.tolerance, max_edges=self.max_edges, probes=probes)
+        lengths = np.array([len(i) for i in ids])
+        width = int(lengths.max())
+        prompt = np.zeros((len(ids), width), int)  # padding is on the right
+        for row, row_ids in enumerate(ids):
+            prompt[row, : len(row_ids)] = row_ids
+        tree = Tree(lattice, lengths)
+        nodes = growth.frontier()  # the prompt's end and, behind it, the lattice's first nodes
+        self._count(len(ids), int(lengths.sum()), prompt.size, nodes[:, 1:])
+        cache = DynamicCache(config=llama.config)
+        batch = Batch(llama, self._send(prompt), self._send(lengths), cache)
+        hidden = batch.prompts(self._send(tree.append(nodes[:, 1:])))
+        found = self._watched_probabilities(llama, hidden, nodes)
+        yield
+        growth.update(nodes, found())
+        while (nodes := growth.frontier()).shape[1]:
+            self._count(0, 0, 0, nodes)
+            hidden = batch.nodes(self._send(tree.append(nodes)))
+            found = self._watched_probabilities(llama, hidden, nodes)
+            yield
+            growth.update(nodes, found())
+        return growth.probabilities()
+
+    def _count(self, items: int, prompt_tokens: int, prompt_places: int, nodes: np.ndarray) -> None:
+        work, real = self.work, int((nodes >= 0).sum())
+        work.forward_passes += 1
+        work.items += items
+        work.prompt_tokens += prompt_tokens
+        work.prompt_padding += prompt_places - prompt_tokens
+        work.nodes += real
+        work.node_padding += nodes.size - real
+
+    def _send(self, array: np.ndarray) -> torch.Tensor:
+        """The array on the model's device. A copy to a card is only ordered, so that nothing waits here for what the
+        card still has to do before it."""
+        tensor, device = torch.from_numpy(array), self.pair.device
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+    @cached_property
+    def _watched(self) -> torch.Tensor:
+        return self._send(self.lattice.watched)
+
+    def _watched_probabilities(
+        self, llama: LlamaForCausalLM, hidden: torch.Tensor, nodes: np.ndarray
+    ) -> Callable[[], np.ndarray]:
+        """(batch, n, hidden) -> next-token probabilities for `Growth.update`, once what is returned is called."""
+        lattice = self.lattice
+        together = bool(lattice.is_stop[nodes[nodes >= 0]].all())
+        rows = hidden.flatten(0, 1)
+        out = torch.zeros(len(rows), 2 if together else len(self._watched), device=rows.device)
+        step = max(1, _LOGITS // llama.config.vocab_size)
+        for part, place in zip(rows.split(step), out.split(step), strict=True):
+            logits = llama.lm_head(part).float()
+            found = (logits[:, self._watched] - logits.logsumexp(-1, keepdim=True)).exp_()
+            if not together:
+                place.copy_(found)
+                continue
+            place[:, 0] = found[:, lattice.digits].sum(-1)
+            if lattice.comma is not None:
+                place[:, 1] = found[:, lattice.comma]
+        out = out.unflatten(0, hidden.shape[:2])
+        if out.device.type != "cuda":
+            return out.numpy
+        host = torch.empty(out.shape, pin_memory=True).copy_(out, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+
+        def wait() -> np.ndarray:
+            copied.synchronize()
+            return host.numpy()
+
+        return wait
+
+
+def load_predictor(settings: Settings) -> Predictor:
+    """The predictor for the models that the settings name. Raises SetupError with what to do."""
+    return Predictor(load_pair(settings), settings.limits)
+
+
+@dataclass
+class _Flight:
+    """A batch on its way."""
+
+    indices: list[int]
+    ids: list[list[int]]
+    steps: Generator[None, None, np.ndarray] | None = None
+    started: float = field(default_factory=time.perf_counter)
+    probabilities: np.ndarray | None = None

@@ -1,0 +1,1 @@
+"""What a price distribution is: numbers only, no model."""

@@ -1,0 +1,1 @@
+"""Files of any length scored, with resume and on several machines: `python -m pricer.score`."""

@@ -1,0 +1,1 @@
+"""The one door for tables from outside, and the way out."""

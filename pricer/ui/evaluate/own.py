@@ -1,0 +1,337 @@
+"""The Evaluation tab's two folded boxes: add a run of one's own, and watch both models score a few items.
+
+What is added lives in the visitor's session and nowhere else; uploaded files are deleted once they are read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+import pandas as pd
+
+from pricer.arena.arena import Arena
+from pricer.arena.live import LiveStep, live_info, score_live
+from pricer.arena.own_runs import OwnRuns, read_run
+from pricer.arena.runs import Run, RunInfo
+from pricer.arena.upload import Upload, read_products
+from pricer.arena.view import View
+from pricer.errors import InputError
+from pricer.llama.predictor import Predictor
+from pricer.settings import PASSES, Settings
+from pricer.ui import text
+from pricer.ui.actions import ActionEvent, Actions
+from pricer.ui.evaluate.html import button
+from pricer.ui.evaluate.item_texts import ItemTexts
+from pricer.ui.guard import RequestLimit
+
+OWN_PRODUCTS = "csv"  # one of text.LIVE_SOURCES
+LIVE_DEFAULT = 20  # items
+LIVE_AT_ONCE = 2  # visitors; the model itself answers one batch at a time
+# What a live run draws anew at each step; all the rest follows at its end.
+LIVE_PARTS = ("verdict", "metrics", "active", "title_a", "title_b", "scatter_a", "scatter_b", "hint")
+
+AT_ONCE = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+
+
+@dataclass
+class LiveControl:
+    """A live run as its visitor's buttons see it."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    running: bool = True
+
+
+class OwnBox:
+    def __init__(
+        self,
+        predictor: Predictor | None,
+        problem: str,
+        settings: Settings,
+        limit: RequestLimit,
+        items: pd.DataFrame,
+        texts: ItemTexts,
+    ):
+        self.limit = limit
+        self.predictor, self.problem, self.settings = predictor, problem, settings
+        self.items, self.texts, self.limits = items, texts, settings.limits
+
+    def layout(self) -> None:
+        """Inside the tab's column."""
+        with gr.Row(elem_classes="folds"):
+            with gr.Accordion(text.OWN_TITLE, open=False, elem_id="own", elem_classes="fold"):
+                gr.HTML(text.OWN_HELP, elem_classes="own-help")
+                self.file = gr.File(
+                    label=text.OWN_FILE,
+                    file_count="multiple",
+                    file_types=[".csv", ".tsv", ".txt", ".parquet", ".json"],
+                    height=150,
+                    elem_id="own-file",
+                )
+                self.notice = gr.HTML(elem_id="own-notice", elem_classes="hide-when-empty")
+            with gr.Accordion(text.LIVE_TITLE, open=False, elem_id="live", elem_classes="fold"):
+                self._layout_live()
+        self.chips = Actions(elem_id="own-runs")
+
+    def _layout_live(self) -> None:
+        if self.predictor is None:
+            words = text.LIVE_NO_MODEL.format(problem=escape(self.problem))
+            gr.HTML(f'<p class="notice">{words}</p>')
+            return
+        gr.HTML(f'<p class="hint">{text.LIVE_HELP}</p>')
+        with gr.Row():
+            self.source = gr.Radio(
+                [(words, source) for source, words in text.LIVE_SOURCES.items()],
+                value=next(iter(text.LIVE_SOURCES)),
+                label=text.LIVE_SOURCE_LABEL,
+                elem_id="live-source",
+                min_width=240,
+            )
+            self.count = gr.Slider(
+                1,
+                self.limits.live_items,
+                value=min(LIVE_DEFAULT, self.limits.live_items),
+                step=1,
+                label=text.LIVE_COUNT,
+                elem_id="live-count",
+                min_width=240,
+            )
+        self.products = gr.File(
+            label=text.LIVE_FILE,
+            file_types=[".csv", ".tsv", ".txt"],
+            height=150,
+            visible=False,
+            elem_id="live-file",
+        )
+        with gr.Row(elem_classes="live-bar"):
+            self.start = gr.Button(
+                text.LIVE_START, variant="primary", elem_id="live-start", scale=0, min_width=120
+            )
+            self.stop = gr.Button(
+                text.LIVE_STOP, interactive=False, elem_id="live-stop", scale=0, min_width=120
+            )
+            self.status = gr.HTML(elem_id="live-status", elem_classes="hide-when-empty")
+
+    # Events ----------------------------------------------------------------------------------------------
+
+    def wire(self, session: gr.State, own_runs: gr.State, outputs: list, answer: Callable) -> None:
+        """`answer(session, own, step, whole=…, only=…)` makes the updates for `outputs`."""
+        control = gr.State(None)
+        changed = [own_runs, self.chips, self.notice, *outputs]
+        nothing = [gr.skip()] * len(outputs)
+
+        def on_upload(
+            request: gr.Request, paths: list[str], control: LiveControl | None, session, own: OwnRuns
+        ):
+            try:
+                self.limit.check(request)
+                _check_idle(control)
+                own, name = read_run(paths, own, self.items, self.texts.found, self.limits)
+            except InputError as error:
+                return [None, gr.skip(), gr.skip(), _complaint(error), *nothing]
+            finally:
+                _delete(paths)
+            shown = answer(session, own, lambda arena, view: look_at(arena, view, name), whole=True)
+            return [None, own, chips(own), "", *shown]
+
+        def on_remove(control: LiveControl | None, session, own: OwnRuns, act: ActionEvent):
+            if act.name != "remove-run" or act.value not in own.runs:
+                return [gr.skip()] * len(changed)
+            try:
+                _check_idle(control)
+            except InputError as error:
+                return [gr.skip(), gr.skip(), _complaint(error), *nothing]
+            own = own.without(act.value)
+            return [own, chips(own), "", *answer(session, own, forget, whole=True)]
+
+        self.file.upload(on_upload, [self.file, control, session, own_runs], [self.file, *changed], **AT_ONCE)
+        self.chips.act(on_remove, [control, session, own_runs], changed, **AT_ONCE)
+        if self.predictor is not None:
+            self._wire_live(control, session, own_runs, outputs, answer)
+
+    def _wire_live(
+        self, control: gr.State, session: gr.State, own_runs: gr.State, outputs: list, answer: Callable
+    ) -> None:
+        products = gr.State(None)  # Upload: the visitor's own, read and checked
+        buttons = [self.status, self.start, self.stop]
+        same = [gr.skip()] * (len(outputs) + 2)
+
+        def on_products(request: gr.Request, path: str):
+            try:
+                self.limit.check(request)
+                upload = read_products(path, self.limits)
+            except InputError as error:
+                return None, None, _complaint(error)
+            finally:
+                _delete([path])
+            words = text.LIVE_PRODUCTS.format(rows=len(upload.table), title=escape(upload.title))
+            return None, upload, _line(words)
+
+        def on_start():
+            return [LiveControl(), *_buttons(_line(text.LIVE_WAITING), running=True)]
+
+        def on_live(
+            request: gr.Request, control: LiveControl, session, own: OwnRuns, source: str, count: int, given
+        ):
+            words = _line(text.LIVE_NOTHING)
+            try:
+                self.limit.check(request)
+                own, todo = self._todo(own, source, int(count), given)
+                infos = self._infos(own)
+                step, parts = _look_at_pair(*[info.name for info in infos.values()]), {"whole": True}
+                for now in score_live(self.predictor, todo, stop=control.stop):
+                    own = own.with_runs(*[Run(infos[which], now.tables[which]) for which in PASSES])
+                    shown = answer(session, own, step, **parts)
+                    session = shown[0]
+                    yield [*_buttons(_progress(now), running=True), own, gr.skip(), *shown]
+                    step, parts = (lambda arena, view: view), {"only": LIVE_PARTS}
+                    done = text.LIVE_STOPPED if now.done < now.total else text.LIVE_DONE
+                    words = _line(done.format(done=now.done, total=now.total))
+            except InputError as error:
+                control.running = False
+                yield [*_buttons(_complaint(error), running=False), *same]
+                return
+            finally:
+                control.running = False
+            own = own.pruned()
+            shown = answer(session, own, lambda arena, view: view, whole=True) if own else same[2:]
+            yield [*_buttons(words, running=False), own, chips(own), *shown]
+
+        def on_stop(control: LiveControl | None):
+            if control is None or not control.running:
+                return gr.skip(), gr.skip()
+            control.stop.set()
+            return _line(text.LIVE_STOPPING), gr.update(interactive=False)
+
+        def on_failure(control: LiveControl | None):
+            if control:
+                control.running = False
+            return _buttons(f'<p class="notice problem" role="alert">{text.LIVE_FAILED}</p>', running=False)
+
+        def on_source(source: str):
+            return gr.update(visible=source == OWN_PRODUCTS)
+
+        self.source.change(on_source, self.source, self.products, **AT_ONCE)
+        self.products.upload(on_products, self.products, [self.products, products, self.status], **AT_ONCE)
+        begun = self.start.click(on_start, None, [control, *buttons], **AT_ONCE)
+        ran = begun.then(
+            on_live,
+            [control, session, own_runs, self.source, self.count, products],
+            [*buttons, own_runs, self.chips, *outputs],
+            api_visibility="private",
+            show_progress="hidden",
+            concurrency_id="live",
+            concurrency_limit=LIVE_AT_ONCE,
+        )
+        ran.failure(on_failure, control, buttons, **AT_ONCE)
+        self.stop.click(on_stop, control, [self.status, self.stop], **AT_ONCE)
+
+    def _todo(
+        self, own: OwnRuns, source: str, count: int, given: Upload | None
+    ) -> tuple[OwnRuns, pd.DataFrame]:
+        """What to score (index, text, price_usd), and `own` with room for it. Raises InputError."""
+        if len(own.runs) + len(PASSES) > self.limits.own_runs:
+            raise InputError(text.LIVE_NO_ROOM.format(most=self.limits.own_runs))
+        count = min(max(count, 1), self.limits.live_items)
+        texts = self.texts.found
+        if source == OWN_PRODUCTS:
+            if given is None:
+                raise InputError(text.LIVE_NO_FILE)
+            products = given.table.head(count)
+            own, index = own.place(products, self.items, texts)
+            return own, products.assign(index=index)
+        if texts is None:
+            raise InputError(text.LIVE_TEXTS_WAITING if self.texts.waiting else text.LIVE_NO_TEXTS)
+        known = self.items[self.items["index"].isin(texts.index)]
+        chosen = known.sample(min(count, len(known)))
+        return own, chosen.assign(text=chosen["index"].map(texts))
+
+    def _infos(self, own: OwnRuns) -> dict[str, RunInfo]:
+        """What the two runs will be called, and how they are made."""
+        infos = {}
+        for which in PASSES:
+            label = text.LIVE_LABEL.format(label=self.settings.label, name=text.NAMES[which].lower())
+            infos[which] = live_info(
+                self.settings,
+                which,
+                name=own.free_name(f"live-{which}"),
+                label=own.free_label(label),
+                rule=self.predictor.rule,
+            )
+        return infos
+
+
+# Steps from a view to the next ---------------------------------------------------------------------------
+
+
+def look_at(arena: Arena, view: View, name: str) -> View:
+    """All items of the run `name` as B, against A if that has any of them, else against the run that has most."""
+    shared = {other: len(arena.pair(other, name)) for other in arena.runs if other != name}
+    best = max(shared, key=shared.get, default=name)
+    run_a = view.run_a if shared.get(view.run_a) else best if shared.get(best) else name
+    return replace(view.reset(), run_a=run_a, run_b=name, item=None)
+
+
+def forget(arena: Arena, view: View) -> View:
+    """The view without what only a removed run had."""
+    return replace(
+        view,
+        categories=tuple(name for name in view.categories if name in arena.categories),
+        selection=tuple(index for index in view.selection if index in arena.known_indexes),
+        item=view.item if view.item in arena.known_indexes else None,
+    )
+
+
+def _look_at_pair(run_a: str, run_b: str) -> Callable[[Arena, View], View]:
+    return lambda arena, view: replace(view.reset(), run_a=run_a, run_b=run_b, item=None)
+
+
+# HTML ----------------------------------------------------------------------------------------------------
+
+
+def chips(own: OwnRuns) -> str:
+    """A removable chip per run."""
+    made = [
+        button(
+            f'{escape(run.info.label)} · {len(run.table):,} <span aria-hidden="true">✕</span>',
+            "remove-run",
+            name,
+            classes="chip on",
+            aria_label=text.REMOVE.format(name=run.info.label),
+        )
+        for name, run in own.runs.items()
+    ]
+    return (
+        f'<div class="chips"><span class="hint">{text.OWN_RUNS}</span>{"".join(made)}</div>' if made else ""
+    )
+
+
+def _buttons(status: str, *, running: bool) -> list:
+    return [status, gr.update(interactive=not running), gr.update(interactive=running)]
+
+
+def _progress(now: LiveStep) -> str:
+    words = text.LIVE_PROGRESS.format(done=now.done, total=now.total, seconds=now.seconds_left)
+    return f'<progress max="{now.total}" value="{now.done}"></progress>{_line(words)}'
+
+
+def _line(words: str) -> str:
+    return f'<p class="hint" role="status">{words}</p>'
+
+
+def _complaint(error: InputError) -> str:
+    return f'<p class="notice problem" role="alert">{escape(str(error))}</p>'
+
+
+def _check_idle(control: LiveControl | None) -> None:
+    if control and control.running:
+        raise InputError(text.LIVE_RUNNING)
+
+
+def _delete(paths: Sequence[str]) -> None:
+    for path in paths:
+        Path(path).unlink(missing_ok=True)

@@ -1,0 +1,176 @@
+"""Scoring a file of items on a tiny random Llama: both runs, going on after a kill, the published protocol."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from pricer.arena.runs import load_run
+from pricer.llama.predictor import Predictor
+from pricer.price.calibration import CALIBRATION_FILE
+from train import evaluate
+
+ITEMS = pd.DataFrame(
+    {
+        "text": [
+            f"Product number {word}\nmade of wood" for word in ("one", "two", "three", "four", "five", "six")
+        ],
+        "price": [10.0, 29.99, 55.0, 129.99, 400.0, 850.0],
+        "category": ["Tools"] * 6,
+    }
+)
+
+
+@pytest.fixture
+def score(tiny_model_folder, tmp_path, monkeypatch):
+    """`score(*arguments)`: run the command on six items; gives the folder of the runs."""
+    monkeypatch.setenv("PRICER_BASE_MODEL", str(tiny_model_folder / "base"))
+    monkeypatch.setenv("PRICER_ADAPTER", str(tiny_model_folder / "adapter"))
+    monkeypatch.setenv("PRICER_DEVICE", "cpu")
+    monkeypatch.delenv("PRICER_PROFILE", raising=False)
+    ITEMS.to_csv(tmp_path / "items.csv", index=False)
+
+    def score(*arguments):
+        options = ["--items", str(tmp_path / "items.csv"), "--out", str(tmp_path / "runs"), "--name", "tiny"]
+        assert evaluate.main([*options, *arguments]) == 0
+        return tmp_path / "runs"
+
+    return score
+
+
+def test_writes_both_runs(score, capsys, tiny_predictor):
+    folder = score()
+    for which in ("base", "tuned"):
+        run = load_run(folder / f"tiny-{which}")
+        assert run.info.kind == which
+        assert run.info.rule == "log-mean"
+        assert run.table["index"].tolist() == list(range(6))
+        prompts = [tiny_predictor.prepare(text) for text in ITEMS["text"]]
+        guesses = [float(p.distribution.point()) for p in tiny_predictor.predict(prompts, which)]
+        assert run.table["guess_usd"].tolist() == pytest.approx(guesses, abs=0.02)
+        assert (run.table["low_usd"] <= run.table["high_usd"]).all()
+        assert (run.table["crps_usd"] >= 0).all()
+    assert load_run(folder / "tiny-base").info.adapter is None
+    assert load_run(folder / "tiny-tuned").info.adapter == "adapter"
+    assert not list(folder.glob(".*"))  # no progress file is left
+    out = capsys.readouterr().out
+    assert out.count("6 items") == 2 and "RMSLE" in out
+
+
+def test_goes_on_behind_what_is_done(score, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate.Progress, "finish", lambda self: self._file.close())
+        folder = score("--passes", "tuned")
+    whole = load_run(folder / "tiny-tuned").table
+    progress = folder / ".tiny-tuned.progress.jsonl"
+    lines = progress.read_text().split("\n")
+    done = [json.loads(line) for line in lines[1:4]]
+    done[0]["guess_usd"] = 777.0  # so that we see it was taken, not scored again
+    torn = lines[4][: len(lines[4]) // 2]
+    progress.write_text("\n".join([lines[0], *map(json.dumps, done), torn]))
+
+    scored = []
+    batches = Predictor.predict_batches
+
+    def spy(self, prompts, which):
+        scored.extend(prompt.text for prompt in prompts)
+        return batches(self, prompts, which)
+
+    monkeypatch.setattr(Predictor, "predict_batches", spy)
+    score("--passes", "tuned")
+    left = set(range(6)) - {record["index"] for record in done}
+    assert len(scored) == 3
+    assert all(any(ITEMS["text"][i] in prompt for prompt in scored) for i in left)
+    table = load_run(folder / "tiny-tuned").table
+    assert table["index"].tolist() == list(range(6))
+    taken = done[0]["index"]
+    assert table["guess_usd"][taken] == 777.0
+    others = [i for i in range(6) if i != taken]
+    assert table["guess_usd"][others].tolist() == pytest.approx(whole["guess_usd"][others].tolist(), abs=0.02)
+    assert not progress.exists()
+
+
+@pytest.mark.parametrize("arguments", [["--rule", "median"], ["--limit", "4"]], ids=["rule", "items"])
+def test_progress_of_another_task_is_not_used(score, monkeypatch, arguments):
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate.Progress, "finish", lambda self: self._file.close())
+        folder = score("--passes", "base")
+    progress = folder / ".tiny-base.progress.jsonl"
+    lines = progress.read_text().split("\n")
+    wrong = [json.dumps(json.loads(line) | {"guess_usd": 777.0}) for line in lines[1:-1]]
+    progress.write_text("\n".join([lines[0], *wrong, ""]))
+    score("--passes", "base", *arguments)
+    assert 777.0 not in load_run(folder / "tiny-base").table["guess_usd"].tolist()
+
+
+@pytest.mark.parametrize("junk", ["{torn", "no json\n", "\n", "[1]\n{}\n"])
+def test_broken_progress_file_is_begun_anew(score, tmp_path, junk):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / ".tiny-base.progress.jsonl").write_text(junk)
+    folder = score("--passes", "base")
+    assert len(load_run(folder / "tiny-base").table) == 6
+
+
+def test_a_calibrated_adapter_gives_its_interval_and_its_rule(score, monkeypatch, calibrated_adapter):
+    plain = score("--rule", "median")
+    plain = {which: load_run(plain / f"tiny-{which}") for which in ("base", "tuned")}
+    monkeypatch.setenv("PRICER_ADAPTER", str(calibrated_adapter))
+    folder = score()
+    for which, on in (("base", None), ("tuned", 1234)):
+        run = load_run(folder / f"tiny-{which}")
+        assert (run.info.rule, run.info.calibrated_on) == ("median", on)
+        assert run.table["guess_usd"].tolist() == plain[which].table["guess_usd"].tolist()
+        same = run.table[["low_usd", "high_usd"]].equals(plain[which].table[["low_usd", "high_usd"]])
+        assert same == (which == "base")
+    assert (run.table["low_usd"] <= plain["tuned"].table["low_usd"]).all()
+    assert (run.table["high_usd"] >= plain["tuned"].table["high_usd"]).all()
+    published = score("--protocol", "published", "--passes", "tuned")
+    assert load_run(published / "tiny-tuned").info.calibrated_on is None
+
+
+def test_progress_under_another_calibration_is_not_used(score, monkeypatch, calibrated_adapter, tmp_path):
+    folder = shutil.copytree(calibrated_adapter, tmp_path / "adapter")
+    monkeypatch.setenv("PRICER_ADAPTER", str(folder))
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate.Progress, "finish", lambda self: self._file.close())
+        before = load_run(score("--passes", "tuned") / "tiny-tuned").table
+    (folder / CALIBRATION_FILE).unlink()
+    after = load_run(score("--passes", "tuned", "--rule", "median") / "tiny-tuned").table
+    assert (after["low_usd"] > before["low_usd"]).any()
+
+
+def test_published_protocol(score, tiny_predictor):
+    folder = score("--protocol", "published", "--passes", "base", "tuned", "--limit", "4")
+    for which in ("base", "tuned"):
+        run = load_run(folder / f"tiny-{which}")
+        assert run.info.rule == "greedy"
+        texts = [
+            tiny_predictor.greedy_text(tiny_predictor.prepare(text), which) for text in ITEMS["text"][:4]
+        ]
+        assert run.table["guess_usd"].tolist() == [evaluate.first_number(text) for text in texts]
+        assert run.table["unparsed"].tolist() == [not any(c.isdigit() for c in text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("129.00", 129.0),
+        ("$1,299.50 or so", 1299.5),
+        ("about 12. Then 30", 12.0),
+        ("none", 0.0),
+        ("", 0.0),
+        ("-5", 5.0),
+        ("9" * 40, evaluate.MAX_GUESS_USD),
+    ],
+)
+def test_first_number(text, number):
+    assert evaluate.first_number(text) == number
+
+
+def test_bad_items_are_one_sentence(score, tmp_path, capsys):
+    pd.DataFrame({"title": ["no price here"]}).to_csv(tmp_path / "bad.csv", index=False)
+    for path, words in ((tmp_path / "none.csv", "There is no file"), (tmp_path / "bad.csv", "price")):
+        assert evaluate.main(["--items", str(path), "--out", str(tmp_path / "runs")]) == 2
+        err = capsys.readouterr().err
+        assert words in err and len(err.strip().splitlines()) == 1
