@@ -26,7 +26,8 @@ from pricer.errors import SetupError
 from pricer.llama import hub
 from pricer.llama.pair import load_pair
 from pricer.settings import Settings
-from pricer.ui import build_demo, text
+from pricer.ui import build_demo
+from pricer.ui.evaluate import text
 from train import evaluate, finetune, prepare
 
 ROOT = Path(__file__).parents[1]

@@ -40,8 +40,7 @@ from pricer.tables import stream as table_stream
 from pricer.tables.checks import COLUMNS
 from pricer.tables.stream import open_source
 from pricer.tables.writing import csv_text, harmless, write_table
-from pricer.ui import text
-from pricer.ui.evaluate import html
+from pricer.ui.evaluate import html, text
 from pricer.ui.evaluate import own as evaluate_own
 from pricer.ui.evaluate import render as evaluate_render
 from train.data import load_rows

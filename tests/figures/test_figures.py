@@ -16,7 +16,7 @@ from pricer.arena.resampling import Estimate
 from pricer.arena.runs import load_items, load_runs
 from pricer.arena.view import EMBEDDED_PAIR, SEED_PAIR, View
 from pricer.figures import errors, guesses, style
-from pricer.ui import text
+from pricer.ui.evaluate import text
 
 ARENA = Arena(load_runs(), load_items())
 TABLE = ARENA.pair(*EMBEDDED_PAIR)

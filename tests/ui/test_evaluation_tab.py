@@ -10,7 +10,8 @@ from pricer.arena.arena import Arena
 from pricer.arena.runs import load_items, load_runs
 from pricer.arena.view import EMBEDDED_PAIR, SEED_PAIR, View
 from pricer.settings import Settings
-from pricer.ui import build_demo, page_options, text, theme
+from pricer.ui import build_demo, page_options, theme
+from pricer.ui.evaluate import text
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)

@@ -11,7 +11,8 @@ from playwright.sync_api import expect
 from pricer.arena.runs import Run, RunInfo, save_run
 from pricer.arena.view import PANELS
 from pricer.settings import ModelRef
-from pricer.ui import build_demo, page_options, text, theme
+from pricer.ui import build_demo, page_options, theme
+from pricer.ui.evaluate import text
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)

@@ -16,7 +16,8 @@ from pricer.arena.view import SEED_PAIR, View
 from pricer.llama.predictor import Predictor
 from pricer.settings import Settings
 from pricer.tables.writing import csv_text
-from pricer.ui import build_demo, page_options, text, theme
+from pricer.ui import build_demo, page_options, theme
+from pricer.ui.evaluate import text
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)

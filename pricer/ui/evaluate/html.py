@@ -14,7 +14,7 @@ from pricer.arena.resampling import RESAMPLES, Estimate
 from pricer.arena.runs import RunInfo
 from pricer.arena.view import EMBEDDED_PAIR, SEED_PAIR, SORTS, View
 from pricer.figures.style import OUTCOME_COLOURS, usd
-from pricer.ui import text
+from pricer.ui.evaluate import text
 
 END = {"a": '<b class="run-a">A</b>', "b": '<b class="run-b">B</b>'}
 SIGNS = {"hit": "●", "near": "◆", "miss": "✕"}

@@ -23,8 +23,8 @@ from pricer.arena.view import View
 from pricer.errors import InputError
 from pricer.llama.predictor import Predictor
 from pricer.settings import PASSES, Settings
-from pricer.ui import text
 from pricer.ui.actions import ActionEvent, Actions
+from pricer.ui.evaluate import text
 from pricer.ui.evaluate.html import button
 from pricer.ui.evaluate.item_texts import ItemTexts
 from pricer.ui.guard import RequestLimit

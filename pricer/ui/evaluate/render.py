@@ -21,8 +21,7 @@ from pricer.arena.records import HeadToHead, Item, Narrowed
 from pricer.arena.view import NARROWING, View
 from pricer.errors import InputError
 from pricer.figures import errors, guesses
-from pricer.ui import text
-from pricer.ui.evaluate import html
+from pricer.ui.evaluate import html, text
 from pricer.ui.evaluate.item_texts import ItemTexts, SessionTexts
 
 TABLE_ROWS = 2_000  # the browser holds them all

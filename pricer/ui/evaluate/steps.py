@@ -13,8 +13,8 @@ from pricer.arena.arena import Arena
 from pricer.arena.slices import PRICE_BANDS_USD
 from pricer.arena.view import EMBEDDED_PAIR, NARROWING, PRESETS, SEED_PAIR, SORTS, View
 from pricer.errors import InputError
-from pricer.ui import text
 from pricer.ui.chart import ChartEvent
+from pricer.ui.evaluate import text
 
 SHIPPED_PAIRS = {"seed": SEED_PAIR, "embedded": EMBEDDED_PAIR}
 

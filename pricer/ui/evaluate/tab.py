@@ -25,12 +25,11 @@ from pricer.arena.view import PANELS, View, is_link
 from pricer.errors import InputError
 from pricer.llama.predictor import Predictor
 from pricer.settings import Settings
-from pricer.ui import text
 from pricer.ui.actions import ActionEvent, Actions
 from pricer.ui.chart import Chart, ChartEvent
 from pricer.ui.compare.tab import CompareBox
 from pricer.ui.download import Download
-from pricer.ui.evaluate import html
+from pricer.ui.evaluate import html, text
 from pricer.ui.evaluate.item_texts import ItemTexts, SessionTexts
 from pricer.ui.evaluate.own import OwnBox
 from pricer.ui.evaluate.render import PARTS, complaint, render, run_choices
