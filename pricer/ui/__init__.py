@@ -16,8 +16,9 @@ import gradio as gr  # isort: skip
 from starlette.middleware import Middleware
 
 from pricer.ui import text
+from pricer.ui.api import add_api
 from pricer.ui.chart import plotly_route
-from pricer.ui.compare.tab import add_api, build_compare
+from pricer.ui.compare.tab import build_compare
 from pricer.ui.evaluate.tab import build_evaluate
 from pricer.ui.guard import Guard, RequestLimit
 from pricer.ui.zero_gpu import share_gpu

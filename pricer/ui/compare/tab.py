@@ -194,24 +194,6 @@ def build_compare(
     return CompareBox(product, actual, predict_after if predictor else lambda event: None)
 
 
-def add_api(predictor: Predictor | None, problem: str, limit: RequestLimit) -> None:
-    """The one endpoint for programs: `/predict`, the same answer as `python -m pricer --json`."""
-
-    default = _default_rule(predictor)
-
-    def predict(request: gr.Request, product_text: str, rule: str = default) -> dict:
-        """Price a product's text with both models; `rule` is one of log-mean, median, mean, mode, best-hit, top-3."""
-        if predictor is None:
-            raise gr.Error(problem, print_exception=False)
-        try:
-            limit.check(request)
-            return predictor.compare(product_text).to_dict(rule)
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-    gr.api(predict, api_name="predict", concurrency_id="model")
-
-
 # --- rendering: an answer and a view to what the page's parts show --------------------------------
 
 _OUTPUTS = [f"{part}_{which}" for which in PASSES for part in ("head", "chart", "foot")] + ["verdict", "cut"]

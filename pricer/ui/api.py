@@ -1,0 +1,27 @@
+"""The endpoint for programs: `/predict`, the same answer as `python -m pricer --json`."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from pricer.errors import InputError
+from pricer.llama.predictor import Predictor
+from pricer.price.distribution import DEFAULT_RULE
+from pricer.ui.guard import RequestLimit
+
+
+def add_api(predictor: Predictor | None, problem: str, limit: RequestLimit) -> None:
+    """Inside the page's Blocks. Without a predictor each call ends in the problem."""
+    default = predictor.rule if predictor else DEFAULT_RULE
+
+    def predict(request: gr.Request, product_text: str, rule: str = default) -> dict:
+        """Price a product's text with both models; `rule` is one of log-mean, median, mean, mode, best-hit, top-3."""
+        if predictor is None:
+            raise gr.Error(problem, print_exception=False)
+        try:
+            limit.check(request)
+            return predictor.compare(product_text).to_dict(rule)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    gr.api(predict, api_name="predict", concurrency_id="model")
