@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from pricer.files import file_sha256
 from train.sources import Source
-
-
-def sha256(path: Path) -> str:
-    """The file's hash, in hexadecimal, read a megabyte at a time."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -33,14 +24,14 @@ def describe(path: Path) -> dict[str, Any]:
         "price_usd": {name: round(float(value), 2) for name, value in price_usd.items()} if len(rows) else {},
         "categories": {name: int(count) for name, count in rows["category"].value_counts().items()},
         "sources": {name: int(count) for name, count in rows["source"].value_counts().items()},
-        "sha256": sha256(path),
+        "sha256": file_sha256(path),
     }
 
 
 def source_card(source: Source) -> dict[str, Any]:
     """A source by name, with its hash where it is a file; of the Hub, what it answered is not hashed."""
     return {"name": source.name} | (
-        {"sha256": sha256(source.path)} if source.path else {"from": "Hugging Face Hub"}
+        {"sha256": file_sha256(source.path)} if source.path else {"from": "Hugging Face Hub"}
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import zipfile
 from pathlib import Path
 
@@ -12,9 +10,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from pricer.errors import SetupError
-from pricer.llama.adapter import weights_sha256
-from pricer.llama.base import choose_device, choose_precision
+from pricer.files import write_whole
+from pricer.llama.base import choose_device
+from pricer.llama.made_of import distributions_made_of
 from pricer.llama.predictor import Predictor
+from pricer.manifest import Manifest, content_key
 from pricer.price.distribution import PriceDistribution
 from pricer.price.lattice import PRICES
 from pricer.settings import Settings
@@ -28,13 +28,14 @@ def score_rows(
 ) -> PriceDistribution:
     """The tuned pass's distributions (rows, 999) of the rows' texts, in order.
 
-    They are kept in `folder`, in a file that is named by models, weights, prompt and texts: `probabilities`
-    (rows, 999) float32 and `price` (rows,). Killed and started again, it goes on behind the last chunk.
+    They are kept in `folder`, in a file that is named by what they are made of, which it holds too: models, prompt,
+    protocol and texts; `probabilities` are (rows, 999) float32. Prices and calibration they do not hang on. Killed
+    and started again, it goes on behind the last chunk.
     Raises InputError for unusable text, SetupError when the folder cannot be written.
     """
-    path = Path(folder) / f"{_key(predictor, rows, settings)}.npz"
-    done = _read(path)
-    price = rows["price"].to_numpy(float)
+    manifest = _manifest(predictor, rows, settings)
+    path = Path(folder) / f"{manifest.key}.npz"
+    done = _read(path, manifest)
     with tqdm(total=len(rows), initial=len(done), desc="tuned", unit=" items", mininterval=1) as bar:
         for start in range(len(done), len(rows), CHUNK):
             prompts = [predictor.prepare(text) for text in rows["text"].iloc[start : start + CHUNK]]
@@ -43,36 +44,30 @@ def score_rows(
                 chunk[record["row"]] = record["probabilities"].probabilities
                 bar.update()
             done = np.concatenate([done, chunk])
-            _write(path, done, price[: len(done)])
+            _write(path, done, manifest)
     return PriceDistribution(done)
 
 
-def _key(predictor: Predictor, rows: pd.DataFrame, settings: Settings) -> str:
-    adapter = predictor.pair.adapter
-    about = {
-        "base": str(settings.base),
-        "adapter": weights_sha256(adapter.folder),
-        "prompt": [adapter.question, adapter.max_text_tokens],
-        "precision": choose_precision(settings, choose_device(settings)),
-        "texts": rows["text"].tolist(),
-    }
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+def _manifest(predictor: Predictor, rows: pd.DataFrame, settings: Settings) -> Manifest:
+    adapter, device = predictor.pair.adapter, choose_device(settings)
+    made_of = distributions_made_of(settings, adapter, device, ("tuned",))
+    return Manifest(made_of | {"texts": content_key(rows["text"])})
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path, manifest: Manifest) -> np.ndarray:
     try:
         with np.load(path) as kept:
-            return kept["probabilities"]
+            if Manifest.parse(str(kept["made_of"])) == manifest:
+                return kept["probabilities"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none yet, or damaged: score anew
-        return np.zeros((0, len(PRICES)), np.float32)
+        pass
+    return np.zeros((0, len(PRICES)), np.float32)
 
 
-def _write(path: Path, probabilities: np.ndarray, price_usd: np.ndarray) -> None:
-    aside = path.with_suffix(".tmp.npz")  # so that a kill in the middle leaves the last one whole
+def _write(path: Path, probabilities: np.ndarray, manifest: Manifest) -> None:
+    kept = {"probabilities": probabilities, "made_of": np.array(manifest.as_line())}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(aside, probabilities=probabilities, price=price_usd)
-        aside.replace(path)
+        write_whole(path, lambda aside: np.savez_compressed(aside, **kept))
     except OSError as error:
         raise SetupError(
             f"Scored rows cannot be kept in {path.parent} ({error.strerror}): name another folder."

@@ -4,14 +4,14 @@
         [--passes base tuned] [--rule log-mean] [--protocol distribution|published] [--limit N]
 
 The items file has columns `prompt` or `text`, and `price` (and `index`, `category` where known). Killed and
-started again, it goes on behind the last finished item. `--protocol published` does what the seed did: greedy
+started again, it goes on behind the last finished item; with other items, models or settings it refuses, or begins
+anew with --restart. `--protocol published` does what the seed did: greedy
 decoding, the first number in the text, 0 if there is none.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import re
@@ -29,10 +29,14 @@ from tqdm import tqdm
 from pricer.arena.metrics import Summary, summarise
 from pricer.arena.runs import Run, RunInfo, save_run
 from pricer.errors import PricerError, report
+from pricer.files import write_whole
+from pricer.llama.adapter import load_adapter_card
 from pricer.llama.base import choose_device, choose_precision
+from pricer.llama.made_of import predictions_made_of
 from pricer.llama.predictor import Predictor, load_predictor
+from pricer.manifest import Manifest, content_key
 from pricer.price.calibration import Calibration
-from pricer.price.distribution import RULES
+from pricer.price.distribution import DEFAULT_RULE, RULES
 from pricer.prompt import Prompt
 from pricer.settings import PASSES, PROFILES, ModelRef, Settings
 from train.data import load_rows
@@ -67,21 +71,20 @@ PROTOCOLS = {"distribution": score_by_distribution, "published": score_as_publis
 
 
 class Progress:
-    """Finished items in a file beside the run, one JSON line each; a line torn by a kill is dropped.
+    """Finished items in a file beside the run, one JSON line each; from a line torn by a kill on they are dropped.
 
-    The first line says what is being scored; a file about something else is begun anew."""
+    The first line is the manifest. Raises InputError for items that were scored under another one, unless `restart`:
+    then they are thrown away."""
 
-    def __init__(self, path: Path, about: dict):
+    def __init__(self, path: Path, manifest: Manifest, restart: bool = False):
         self.path, self.done = path, {}
-        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-        whole = [line for line in lines[:-1] if line]  # what follows the last newline was torn
-        if whole and whole[0] == json.dumps(about):
-            self.done = {record["index"]: record for record in map(json.loads, whole[1:])}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        header = [json.dumps(about), *map(json.dumps, self.done.values())]
-        aside = path.with_suffix(".tmp")  # so that a kill at this moment loses nothing
-        aside.write_text("\n".join(header) + "\n", encoding="utf-8")
-        aside.replace(path)
+        written = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        header, *records = written.split("\n")[:-1] or [""]  # what follows the last newline was torn
+        if any(records) and not restart:
+            manifest.check(Manifest.parse(header), path)
+            self.done = {record["index"]: record for record in _whole_records(records)}
+        lines = [manifest.as_line(), *map(json.dumps, self.done.values())]
+        write_whole(path, lambda aside: aside.write_text("\n".join(lines) + "\n", encoding="utf-8"))
         self._file = path.open("a", encoding="utf-8")
 
     def add(self, record: dict) -> None:
@@ -92,6 +95,17 @@ class Progress:
     def finish(self) -> None:
         self._file.close()
         self.path.unlink()
+
+
+def _whole_records(lines: Sequence[str]) -> Iterator[dict]:
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or "index" not in record:  # damaged from outside: scored again
+            return
+        yield record
 
 
 def evaluate(
@@ -177,6 +191,14 @@ def load_scored_items(path: str, limit: int) -> pd.DataFrame:
     return items.head(limit) if limit else items
 
 
+def items_made_of(items: pd.DataFrame) -> dict[str, str]:
+    """For a manifest: what is scored, and what a score is held against."""
+    return {
+        "items": content_key(zip(items["index"].tolist(), items["text"], strict=True)),
+        "prices": content_key(items["price"].tolist()),
+    }
+
+
 def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__.split("\n")[0])
@@ -189,24 +211,29 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--protocol", choices=PROTOCOLS, default="distribution")
     parser.add_argument("--limit", type=int, default=0, help="score the first N items only")
     parser.add_argument("--name", help="the runs are called NAME-base and NAME-tuned; default: the profile")
+    parser.add_argument("--restart", action="store_true", help="throw away what an unfinished run left")
     options = parser.parse_args(argv)
     try:
         settings = Settings.from_env(profile=options.profile)
         if options.adapter:
             settings = replace(settings, adapter=ModelRef.parse(options.adapter))
         items = load_scored_items(options.items, options.limit)
+        device, adapter = choose_device(settings), load_adapter_card(settings)
+        calibration, precision = adapter.calibration, choose_precision(settings, device)
+        rule = options.rule or (calibration.rule if calibration else DEFAULT_RULE)
+        names = {which: f"{options.name or settings.profile}-{which}" for which in options.passes}
+        progresses = {}
+        for which, name in names.items():
+            manifest = Manifest(
+                {"rule": rule, "protocol": options.protocol}
+                | items_made_of(items)
+                | predictions_made_of(settings, adapter, device, (which,))
+            )
+            path = Path(options.out) / f".{name}.progress.jsonl"
+            progresses[which] = Progress(path, manifest, options.restart)
         predictor = load_predictor(settings)
-        precision = choose_precision(settings, choose_device(settings))
-        rule, calibration = options.rule or predictor.rule, predictor.pair.adapter.calibration
-        for which in options.passes:
-            name = f"{options.name or settings.profile}-{which}"
-            about = {
-                "items": hashlib.sha256(items["text"].str.cat(sep="\0").encode()).hexdigest(),
-                "models": [str(settings.base), str(settings.adapter)],
-                "how": [which, rule, options.protocol],
-                "calibration": calibration and calibration.model_dump(mode="json"),
-            }
-            progress = Progress(Path(options.out) / f".{name}.progress.jsonl", about)
+        for which, name in names.items():
+            progress = progresses[which]
             table = evaluate(predictor, items, which, rule=rule, protocol=options.protocol, progress=progress)
             info = run_info(settings, name, which, rule, options.protocol, precision, calibration)
             save_run(options.out, Run(info, table))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pricer.errors import SetupError
+from pricer.files import file_sha256
 from pricer.llama.loading import explained, looks_like_a_path
 from pricer.price.calibration import CALIBRATION_FILE, Calibration
 from pricer.settings import ModelRef, Settings
@@ -131,4 +131,4 @@ def _read_json(path: Path) -> dict:
 
 def weights_sha256(folder: Path | str) -> str:
     """What tells one adapter's weights from another's."""
-    return hashlib.sha256((Path(folder) / "adapter_model.safetensors").read_bytes()).hexdigest()
+    return file_sha256(Path(folder) / "adapter_model.safetensors")

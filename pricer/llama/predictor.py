@@ -27,6 +27,7 @@ from pricer.prompt import Prompt, build_prompt, clean
 from pricer.settings import PASSES, Limits, Settings
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}  # where the limits name no number
+TOLERANCE, MAX_EDGES = 5e-4, 56  # how much of the lattice may be left out, see `pricer.price.lattice.Growth`
 _TOKENISED = 4096  # prompts whose tokens are in memory at once
 _LOGITS = 2**24  # vocabulary-wide numbers in memory at once: 64 MiB in fp32
 
@@ -34,7 +35,6 @@ _LOGITS = 2**24  # vocabulary-wide numbers in memory at once: 64 MiB in fp32
 class Predictor:
     """Scores product texts with a `LlamaPair`.
 
-    tolerance, max_edges: how much of the lattice may be left out, see `pricer.price.lattice.Growth`.
     in_flight: batches that are computed side by side. With two, a card works on one while the other's next round is
     prepared here, which is the default there; on a CPU they would only wait for each other.
     `work` counts what the model was given to compute.
@@ -45,8 +45,8 @@ class Predictor:
         pair: LlamaPair,
         limits: Limits | None = None,
         *,
-        tolerance: float = 5e-4,
-        max_edges: int | None = 56,
+        tolerance: float = TOLERANCE,
+        max_edges: int | None = MAX_EDGES,
         in_flight: int | None = None,
     ):
         self.pair, self.limits = pair, limits or Limits()

@@ -25,6 +25,9 @@ from pricer.prompt import MAX_USD, MIN_USD, TAIL
 
 PRICES = np.arange(MIN_USD, MAX_USD + 1)  # (999,) whole dollars
 ROOT = 0
+# Raise it with any change after which a text's distribution comes out otherwise by more than rounding: what was scored
+# before is then not gone on with.
+LATTICE_VERSION = 1
 PROBES = 8  # stops that are looked at first
 SURPRISE = 20  # how many times more than the evaluated ones another stop may pass on
 

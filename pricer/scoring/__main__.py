@@ -9,7 +9,8 @@ The columns of the input are kept, and behind them come
 
 Rows that cannot be used stand in out.rejected.csv instead, with their number and the reason. Killed at any
 moment, the same command goes on behind the last finished batch (with --engine ray: the last finished part): what
-is done lies in .out.csv.parts beside the output until the end. Exit code 2 for bad input, 1 for anything else.
+is done lies in .out.csv.parts beside the output until the end, with what it was made of: with another input, model
+or rule the command refuses, and begins anew with --restart. Exit code 2 for bad input, 1 for anything else.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from pricer.errors import InputError, PricerError, report
-from pricer.llama.adapter import Adapter, load_adapter_card, weights_sha256
-from pricer.llama.base import choose_precision
+from pricer.llama.adapter import Adapter, load_adapter_card
+from pricer.llama.made_of import predictions_made_of
+from pricer.manifest import Manifest
 from pricer.price.distribution import DEFAULT_RULE, RULES
 from pricer.scoring.engine import PlainEngine, Task
 from pricer.scoring.store import Store
@@ -45,28 +47,27 @@ def score_file(
         raise InputError(
             f"{source.path.name} has a column {taken[0]} already, as scoring adds one: rename or remove it."
         )
-    settings = task.settings
-    about = {
-        "input": [source.sha256, source.text_columns, source.max_chars],
-        "models": [
-            str(settings.base),
-            weights_sha256(adapter.folder),
-            choose_precision(settings, engine.device),
-        ],
-        "prompt": [adapter.question, adapter.max_text_tokens],
-        "calibration": adapter.calibration and adapter.calibration.model_dump(mode="json"),
-        "passes": list(task.passes),
-        "rule": task.rule,
-        "parts": [source.part_rows, table_stream.PART_BYTES, table_stream.ROW_BYTES],
-    }
     try:
-        store.open(about, restart)
+        store.open(Manifest(made_of(source, task, adapter, engine.device)), restart)
         done = sum(store.done.values())
         if done < source.rows:
             _score_rest(source, store, task, engine, done)
         return store.finish(pa.schema([*source.schema, *task.fields]))
     finally:
         store.close()
+
+
+def made_of(source: Source, task: Task, adapter: Adapter, device: str) -> dict[str, Any]:
+    """All that the parts of an output depend on, for its manifest."""
+    return {
+        "input": source.sha256,
+        "text columns": source.text_columns,
+        "characters at most": source.max_chars,
+        "parts": [source.part_rows, table_stream.PART_BYTES, table_stream.ROW_BYTES],
+        "passes": task.passes,
+        "rule": task.rule,
+        **predictions_made_of(task.settings, adapter, device, task.passes),
+    }
 
 
 def _score_rest(source: Source, store: Store, task: Task, engine: Any, done: int) -> None:

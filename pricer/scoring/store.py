@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from pricer.errors import InputError, SetupError
+from pricer.files import write_whole
+from pricer.manifest import Manifest
 from pricer.settings import PASSES
 from pricer.tables.stream import Part
 from pricer.tables.writing import write_table
@@ -64,10 +65,10 @@ class Store:
         self._manifest = self.folder / "manifest.json"
         self._lock = FileLock(self.folder / "lock")
 
-    def open(self, about: dict[str, Any], restart: bool) -> None:
-        """Find what is done already, or begin. `about` is all that the scores depend on.
+    def open(self, manifest: Manifest, restart: bool) -> None:
+        """Find what is done already, or begin. `manifest` is all that the scores depend on.
 
-        Raises InputError when the parts are of other settings, when there is an output already (unless
+        Raises InputError when the parts are of something else, when there is an output already (unless
         `restart`: then both are replaced), or when another process works on it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,13 +78,9 @@ class Store:
             raise InputError(
                 f"Another process is scoring into {self.out}: let it finish, or name another output."
             ) from None
-        found = self._read_manifest()
+        found = Manifest.read(self._manifest) if any(self.folder.glob("part-*")) else None
         if found is not None and not restart:
-            if differing := [key for key in about if found.get(key) != about[key]]:
-                raise InputError(
-                    f"{self.folder} holds an unfinished run with other {' and '.join(differing)}: give the command as "
-                    "it was, name another output, or begin anew with --restart."
-                )
+            manifest.check(found, self.folder)
             self.done = dict(self._whole_parts())
             return
         for path in (self.out, self.rejected):
@@ -96,15 +93,7 @@ class Store:
         self._manifest.unlink(missing_ok=True)
         for path in self.folder.glob("part-*"):
             path.unlink()
-        self._put(
-            self._manifest, lambda aside: aside.write_text(json.dumps(about, indent=1), encoding="utf-8")
-        )
-
-    def _read_manifest(self) -> dict | None:
-        try:
-            return json.loads(self._manifest.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return None
+        manifest.write(self._manifest)
 
     def _whole_parts(self) -> Iterator[tuple[int, int]]:
         for path in self.folder.glob("part-*.parquet"):
@@ -127,7 +116,7 @@ class Store:
         rows = len(part.rows) + len(part.rejected)
         about = {"rows": str(rows), "rejected": json.dumps(part.rejected)}
         table = table.replace_schema_metadata(about)
-        self._put(self.part_path(part.number), lambda aside: pq.write_table(table, aside))
+        write_whole(self.part_path(part.number), lambda aside: pq.write_table(table, aside))
         self.journal_path(part.number).unlink(missing_ok=True)
         self.done[part.number] = rows
 
@@ -172,8 +161,3 @@ class Store:
 
     def close(self) -> None:
         self._lock.release()
-
-    def _put(self, path: Path, write: Callable[[Path], Any]) -> None:
-        aside = path.with_name(f"aside-{path.name}")
-        write(aside)
-        aside.replace(path)

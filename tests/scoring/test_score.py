@@ -3,13 +3,7 @@
 import csv
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
 import tracemalloc
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,73 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricer.errors import InputError
-from pricer.llama.predictor import Predictor
 from pricer.prompt import frame
 from pricer.scoring import engine as score
-from pricer.scoring import store
-from pricer.scoring.__main__ import main
-from pricer.scoring.store import Journal, Store
-from pricer.settings import PASSES, Limits, ModelRef, Settings
+from pricer.scoring.store import Store
+from pricer.settings import PASSES
 from pricer.tables import stream as table_stream
 from pricer.tables.stream import TextReader, open_source
 from pricer.tables.writing import harmless
+from tests.scoring.commands import rejected, run, sentence, words
 
 ROOT = Path(__file__).parents[2]
 ADDED = ["tuned_usd", "low_usd", "high_usd", "unpriced_mass", "text_cut"]
-PART_ROWS = 8
 
-
-@pytest.fixture(autouse=True)
-def tiny(tiny_environment, tiny_predictor, monkeypatch):
-    """Parts of eight rows, and the tiny pair without loading it again."""
-    monkeypatch.setattr(score, "load_predictor", lambda settings: tiny_predictor)
-    monkeypatch.setattr(table_stream, "PART_ROWS", PART_ROWS)
-
-
-def words(n, seed=0):
-    draw = random.Random(seed)
-    return [
-        f"Thing {draw.choice('abcdefgh')} {' '.join(draw.choices(['red', 'wood', 'steel', 'of'], k=draw.randrange(20)))}"
-        for _ in range(n)
-    ]
-
-
-@pytest.fixture
-def goods(tmp_path):
-    """A CSV of 20 rows: an id, a text and a note."""
-    path = tmp_path / "in.csv"
-    pd.DataFrame({"id": range(20), "text": words(20), "note": "x"}).to_csv(path, index=False)
-    return path
-
-
-def run(*arguments, code=0):
-    assert main([str(argument) for argument in arguments]) == code
-
-
-def sentence(capsys):
-    """What stands on standard error apart from the progress bar, which must be one line."""
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip() and "scores/s" not in line]
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
-def rejected(out):
-    return pd.read_csv(out.with_name(f"{out.stem}.rejected.csv")).values.tolist()
-
-
-@pytest.fixture
-def scored(monkeypatch):
-    """Counts (pass, prompt) of every forward pass whose result was taken."""
-    count, batches = Counter(), Predictor.predict_batches
-
-    def spy(self, prompts, which):
-        for indices, answers in batches(self, prompts, which):
-            yield indices, answers
-            count.update((which, prompts[i].text) for i in indices)
-
-    monkeypatch.setattr(Predictor, "predict_batches", spy)
-    return count
-
+pytestmark = pytest.mark.usefixtures("tiny")
 
 # What comes out -------------------------------------------------------------------------------------------
 
@@ -447,190 +387,7 @@ def test_two_at_once_on_one_output(goods, tmp_path, capsys):
     run(goods, out)
 
 
-# Stopped and started again --------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """Stands for kill -9 where one process must do: nothing in the code catches it."""
-
-
-@pytest.fixture
-def whole(goods, tmp_path, tiny_predictor):
-    """The output of a run that was never stopped."""
-    with goods.open("a") as file:
-        file.write("20,,x\n")
-    run(goods, tmp_path / "whole.csv", "--passes", "base", "tuned")
-    assert rejected(tmp_path / "whole.csv") == [[21, "no text"]]
-    return (tmp_path / "whole.csv").read_text()
-
-
-def stop_after(monkeypatch, owner, name, calls):
-    """`owner.name` works `calls` times; behind the last one the run ends."""
-    original, left = getattr(owner, name), [calls]
-
-    def stopping(*args, **kwargs):
-        result = original(*args, **kwargs)
-        left[0] -= 1
-        if left[0] == 0:
-            raise Killed
-        return result
-
-    monkeypatch.setattr(owner, name, stopping)
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "calls"),
-    [
-        (Journal, "add", 1),
-        (Journal, "add", 7),
-        (Store, "add", 1),
-        (Store, "add", 3),
-        (store, "write_table", 1),
-        (store, "write_table", 2),
-        (Path, "replace", 5),  # manifest, three parts, then the rejected rows
-        (Path, "replace", 6),  # and the output
-    ],
-)
-def test_stopped_anywhere_it_goes_on_and_nothing_is_scored_twice(
-    goods, whole, tmp_path, monkeypatch, scored, tiny_pair, owner, name, calls
-):
-    small = Predictor(tiny_pair, Limits(batch_tokens=200))
-    monkeypatch.setattr(score, "load_predictor", lambda settings: small)
-    out = tmp_path / "out.csv"
-    with monkeypatch.context() as patch:
-        stop_after(patch, owner, name, calls)
-        with pytest.raises(Killed):
-            run(goods, out, "--passes", "base", "tuned")
-    before = sum(scored.values())
-    if name in ("write_table", "replace"):
-        monkeypatch.setattr(score, "load_predictor", None)  # no model is needed any more
-    run(goods, out, "--passes", "base", "tuned")
-    assert len(pd.read_csv(out)) == 20
-    assert rejected(out) == [[21, "no text"]]
-    # A stop right behind the journal's line keeps the line, though the spy had no time to count the batch.
-    assert max(scored.values()) == 1 and sum(scored.values()) <= 40
-    assert before + (owner is Journal) > 0
-    if owner is not Journal:
-        assert sum(scored.values()) == 40
-    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
-
-
-def test_a_stop_while_tidying_up_leaves_the_output_alone(goods, tmp_path, monkeypatch, capsys, scored):
-    out = tmp_path / "out.csv"
-    with monkeypatch.context() as patch:
-        patch.setattr(store.shutil, "rmtree", lambda *args, **kwargs: (_ for _ in ()).throw(Killed))
-        with pytest.raises(Killed):
-            run(goods, out)
-    capsys.readouterr()
-    run(goods, out, code=2)
-    assert "is there already" in sentence(capsys)
-    assert max(scored.values()) == 1 and not Store(out).folder.exists()
-
-
-def test_damaged_parts_and_torn_journals_are_scored_again(goods, whole, tmp_path, monkeypatch, scored):
-    out = tmp_path / "out.csv"
-    with monkeypatch.context() as patch:
-        stop_after(patch, Journal, "add", 5)  # the base pass of the third part
-        with pytest.raises(Killed):
-            run(goods, out, "--passes", "base", "tuned")
-    folder = Store(out).folder
-    (journal,) = folder.glob("*.jsonl")
-    part, kept = folder / "part-00000000.parquet", journal.read_bytes()
-    for damage in (b'["tuned", {"0": [1.0, 2', b"\xff\xfe\n", b'{"no": "journal"}\n'):
-        scored.clear()
-        journal.write_bytes(kept + damage)
-        journal.with_suffix(".parquet").unlink(missing_ok=True)
-        part.write_bytes(part.read_bytes()[:-20])
-        with monkeypatch.context() as patch:
-            stop_after(patch, store, "write_table", 1)
-            with pytest.raises(Killed):
-                run(goods, out, "--passes", "base", "tuned")
-        assert sum(scored.values()) == 8 * 2 + 4  # the first part, and the tuned pass of the third
-    run(goods, out, "--passes", "base", "tuned")
-    assert out.read_text() == whole
-
-
-def test_a_part_damaged_inside_is_scored_again(goods, whole, tmp_path, monkeypatch, capsys, scored):
-    out = tmp_path / "out.csv"
-    with monkeypatch.context() as patch:
-        stop_after(patch, store, "write_table", 1)
-        with pytest.raises(Killed):
-            run(goods, out, "--passes", "base", "tuned")
-    part = Store(out).part_path(1)
-    data = bytearray(part.read_bytes())
-    data[4:100] = b"\xff" * 96  # its pages, not what says where they are
-    part.write_bytes(data)
-    scored.clear()
-    capsys.readouterr()
-    run(goods, out, "--passes", "base", "tuned", code=1)
-    assert "part-00000001" in sentence(capsys) and not scored
-    run(goods, out, "--passes", "base", "tuned")
-    assert out.read_text() == whole and sum(scored.values()) == 16
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [("input", "input"), ("rule", "rule"), ("passes", "passes"), ("models", "models"), ("limits", "input")],
-)
-def test_parts_of_another_task_are_refused_and_kept(
-    goods, tmp_path, monkeypatch, capsys, calibrated_adapter, change, named
-):
-    out = tmp_path / "out.csv"
-    with monkeypatch.context() as patch:
-        stop_after(patch, Store, "add", 2)
-        with pytest.raises(Killed):
-            run(goods, out)
-    kept = sorted(os.listdir(Store(out).folder))
-    capsys.readouterr()
-    arguments, whole_file = [], goods.read_text()
-    with monkeypatch.context() as patch:
-        if change == "input":
-            goods.write_text(whole_file + "20,lamp,x\n")
-        elif change == "models":
-            weights = Path(os.environ["PRICER_ADAPTER"]) / "adapter_model.safetensors"
-            other = tmp_path / "other"
-            other.mkdir()
-            for file in weights.parent.iterdir():
-                if file.is_file():
-                    (other / file.name).write_bytes(file.read_bytes())
-            (other / weights.name).write_bytes(weights.read_bytes() + b" ")
-            patch.setenv("PRICER_ADAPTER", str(other))
-        elif change == "limits":
-            patch.setattr(Settings, "from_env", lambda **_: _with_limit(5_000))
-        else:
-            arguments = {"rule": ["--rule", "mean"], "passes": ["--passes", "base"]}[change]
-        run(goods, out, *arguments, code=2)
-    words_ = sentence(capsys)
-    assert named in words_ and "--restart" in words_
-    assert sorted(os.listdir(Store(out).folder)) == kept
-    goods.write_text(whole_file)
-    run(goods, out)
-    assert len(pd.read_csv(out)) == 20
-
-
-def _with_limit(chars):
-    settings = Settings(
-        base=ModelRef(os.environ["PRICER_BASE_MODEL"]),
-        adapter=ModelRef(os.environ["PRICER_ADAPTER"]),
-        label="",
-    )
-    return replace(settings, device="cpu", limits=replace(settings.limits, text_chars=chars))
-
-
-def test_a_full_disk_is_a_sentence_and_loses_nothing(goods, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "out.csv"
-
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    for target in ("parts", "output"):
-        with monkeypatch.context() as patch:
-            patch.setattr(*((store.pq, "write_table") if target == "parts" else (store, "write_table")), full)
-            run(goods, out, code=1)
-        assert "No space left" in sentence(capsys)
-        assert not out.exists()
-    run(goods, out)
-    assert len(pd.read_csv(out)) == 20
+# For --engine ray ----------------------------------------------------------------------------------------
 
 
 def test_the_texts_for_another_process_are_those_of_the_parts_left(goods):
@@ -638,63 +395,3 @@ def test_the_texts_for_another_process_are_those_of_the_parts_left(goods):
     rows = [table.to_pylist() for table in TextReader(source, frozenset({1}))(None)]
     texts = [text.strip() for text in words(20)]
     assert rows == [[{"texts": texts[:8]}], [{"texts": texts[16:]}]]
-
-
-CHILD = """
-import json, os, signal, sys
-from pricer.scoring import __main__ as command
-from pricer.scoring import engine as score
-from pricer.scoring import store
-from pricer.scoring.__main__ import main
-from pricer.scoring.store import Journal, Store
-from pricer.tables import stream as table_stream
-from pricer.llama.predictor import Predictor
-from dataclasses import replace
-
-table_stream.PART_ROWS = 8
-log, kill_after = sys.argv[1], int(sys.argv[2])
-batches = Predictor.predict_batches
-taken = 0
-
-def spied(self, prompts, which):
-    global taken
-    self.limits = replace(self.limits, batch_tokens=200)
-    for indices, answers in batches(self, prompts, which):
-        yield indices, answers
-        with open(log, "a") as file:  # the next batch was asked for, so this one was taken
-            file.writelines(json.dumps([which, prompts[i].text]) + "\\n" for i in indices)
-        taken += 1
-        if taken == kill_after:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-Predictor.predict_batches = spied
-sys.exit(main(sys.argv[3:]))
-"""
-
-
-def test_kill_9_in_the_middle_and_again(tmp_path, goods, monkeypatch, tiny_pair, scored):
-    """Killed within the second part, then to the end; compared with a run in one go."""
-    script, out, log = tmp_path / "child.py", tmp_path / "out.csv", tmp_path / "log"
-    script.write_text(CHILD)
-
-    def child(kill_after):
-        command = [sys.executable, script, log, kill_after, goods, out, "--passes", "base", "tuned"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        return subprocess.run(
-            [*map(str, command)], env=environment, capture_output=True, text=True, timeout=300
-        )
-
-    assert child(20).returncode == -signal.SIGKILL
-    assert not out.exists()
-    left = {path.name for path in Store(out).folder.iterdir()}
-    assert {"part-00000000.parquet", "part-00000001.jsonl"} <= left  # in the middle indeed
-    done = child(0)
-    assert done.returncode == 0, done.stderr
-
-    small = Predictor(tiny_pair, Limits(batch_tokens=200))
-    monkeypatch.setattr(score, "load_predictor", lambda settings: small)
-    run(goods, tmp_path / "whole.csv", "--passes", "base", "tuned")
-    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    count = Counter(tuple(json.loads(line)) for line in log.read_text().splitlines())
-    assert count == scored
-    assert len(count) == 40 and set(count.values()) == {1}

@@ -8,7 +8,7 @@ import pytest
 
 from pricer.arena.runs import load_run
 from pricer.llama.predictor import Predictor
-from pricer.price.calibration import CALIBRATION_FILE
+from pricer.price.calibration import CALIBRATION_FILE, Band, Calibration
 from train import evaluate
 
 ITEMS = pd.DataFrame(
@@ -31,9 +31,9 @@ def score(tiny_model_folder, tmp_path, monkeypatch):
     monkeypatch.delenv("PRICER_PROFILE", raising=False)
     ITEMS.to_csv(tmp_path / "items.csv", index=False)
 
-    def score(*arguments):
+    def score(*arguments, code=0):
         options = ["--items", str(tmp_path / "items.csv"), "--out", str(tmp_path / "runs"), "--name", "tiny"]
-        assert evaluate.main([*options, *arguments]) == 0
+        assert evaluate.main([*options, *arguments]) == code
         return tmp_path / "runs"
 
     return score
@@ -91,25 +91,113 @@ def test_goes_on_behind_what_is_done(score, monkeypatch):
     assert not progress.exists()
 
 
-@pytest.mark.parametrize("arguments", [["--rule", "median"], ["--limit", "4"]], ids=["rule", "items"])
-def test_progress_of_another_task_is_not_used(score, monkeypatch, arguments):
+@pytest.fixture
+def unfinished(score, tiny_model_folder, tmp_path, monkeypatch):
+    """A run of the tuned pass, on a copy of the tiny pair, that ended before it was saved: (progress file, the pair's
+    folder). Every guess in the file is 777, so that we see whether it was taken."""
+    pair = shutil.copytree(tiny_model_folder, tmp_path / "pair", ignore=shutil.ignore_patterns("calibrated"))
+    monkeypatch.setenv("PRICER_BASE_MODEL", str(pair / "base"))
+    monkeypatch.setenv("PRICER_ADAPTER", str(pair / "adapter"))
     with monkeypatch.context() as patch:
         patch.setattr(evaluate.Progress, "finish", lambda self: self._file.close())
-        folder = score("--passes", "base")
-    progress = folder / ".tiny-base.progress.jsonl"
-    lines = progress.read_text().split("\n")
-    wrong = [json.dumps(json.loads(line) | {"guess_usd": 777.0}) for line in lines[1:-1]]
-    progress.write_text("\n".join([lines[0], *wrong, ""]))
-    score("--passes", "base", *arguments)
-    assert 777.0 not in load_run(folder / "tiny-base").table["guess_usd"].tolist()
+        progress = score("--passes", "tuned") / ".tiny-tuned.progress.jsonl"
+    for path in progress.parent.glob("tiny-tuned.*"):
+        path.unlink()
+    header, *records = progress.read_text().splitlines()
+    marked = [json.dumps(json.loads(record) | {"guess_usd": 777.0}) for record in records]
+    progress.write_text("\n".join([header, *marked, ""]))
+    return progress, pair
 
 
-@pytest.mark.parametrize("junk", ["{torn", "no json\n", "\n", "[1]\n{}\n"])
-def test_broken_progress_file_is_begun_anew(score, tmp_path, junk):
+def prices_corrected(items, pair):
+    table = pd.read_csv(items)
+    table.assign(price=table["price"] + 1).to_csv(items, index=False)
+
+
+def texts_corrected(items, pair):
+    items.write_text(items.read_text().replace("number two", "number 2"))
+
+
+def trained_again(path):
+    """The same size, the same shapes, other numbers."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-4] + bytes(255 - byte for byte in content[-4:]))
+
+
+CHANGES = {
+    "prices": prices_corrected,
+    "items": texts_corrected,
+    "adapter weights": lambda items, pair: trained_again(pair / "adapter" / "adapter_model.safetensors"),
+    "base weights": lambda items, pair: trained_again(pair / "base" / "model.safetensors"),
+    "calibration": lambda items, pair: Calibration(
+        rule="log-mean",
+        bands=(Band(from_usd=0, items=9, tails={0.5: (0.2, 0.8), 0.8: (0.1, 0.9), 0.9: (0, 1)}),),
+    ).save(pair / "adapter" / CALIBRATION_FILE),
+    "prompt question": lambda items, pair: (pair / "adapter" / "pricer.json").write_text(
+        '{"question": "What is it worth?", "max_text_tokens": 60}'
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_progress_of_something_else_is_refused_or_begun_anew(score, unfinished, tmp_path, capsys, change):
+    progress, pair = unfinished
+    kept = progress.read_bytes()
+    CHANGES[change](tmp_path / "items.csv", pair)
+    capsys.readouterr()
+    score("--passes", "tuned", code=2)
+    said = capsys.readouterr().err.strip()
+    assert f"a run with other {change}: give the command" in said and len(said.splitlines()) == 1
+    assert progress.read_bytes() == kept
+    resumed = load_run(score("--passes", "tuned", "--restart") / "tiny-tuned").table
+    assert 777.0 not in resumed["guess_usd"].tolist()
+    fresh = load_run(score("--passes", "tuned", "--out", str(tmp_path / "fresh")).parent / "fresh/tiny-tuned")
+    columns = ["index", "guess_usd", "crps_usd", "low_usd"]
+    pd.testing.assert_frame_equal(resumed[columns], fresh.table[columns])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--rule", "median"], "rule (log-mean, now median)"),
+        (["--limit", "4"], "items and prices"),
+        (["--protocol", "published"], "protocol (distribution, now published)"),
+    ],
+)
+def test_progress_of_another_command_is_refused(score, unfinished, capsys, arguments, named):
+    capsys.readouterr()
+    folder = score("--passes", "tuned", *arguments, code=2)
+    assert named in capsys.readouterr().err
+    score("--passes", "tuned")
+    assert set(load_run(folder / "tiny-tuned").table["guess_usd"]) == {777.0}
+
+
+@pytest.mark.parametrize("junk", ["{torn", "no json\n", "\n", "{}\n"])
+def test_a_progress_file_without_items_is_begun_anew(score, tmp_path, junk):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / ".tiny-base.progress.jsonl").write_text(junk)
     folder = score("--passes", "base")
     assert len(load_run(folder / "tiny-base").table) == 6
+
+
+@pytest.mark.parametrize("header", ['{"rule": "log-m', "[1]", "null", "\xff"])
+def test_items_under_a_torn_manifest_are_not_taken(score, unfinished, capsys, header):
+    progress, _ = unfinished
+    _, *records = progress.read_text().splitlines()
+    progress.write_text("\n".join([header, *records, ""]), encoding="latin-1")
+    capsys.readouterr()
+    score("--passes", "tuned", code=2)
+    assert "does not say what it was made of" in capsys.readouterr().err
+    folder = score("--passes", "tuned", "--restart")
+    assert 777.0 not in load_run(folder / "tiny-tuned").table["guess_usd"].tolist()
+
+
+def test_from_a_damaged_record_on_items_are_scored_again(score, unfinished):
+    progress, _ = unfinished
+    header, *records = progress.read_text().splitlines()
+    progress.write_text("\n".join([header, *records[:2], "[1]", *records[2:], ""]))
+    guesses = load_run(score("--passes", "tuned") / "tiny-tuned").table["guess_usd"]
+    assert (guesses == 777.0).sum() == 2
 
 
 def test_a_calibrated_adapter_gives_its_interval_and_its_rule(score, monkeypatch, calibrated_adapter):
@@ -127,17 +215,6 @@ def test_a_calibrated_adapter_gives_its_interval_and_its_rule(score, monkeypatch
     assert (run.table["high_usd"] >= plain["tuned"].table["high_usd"]).all()
     published = score("--protocol", "published", "--passes", "tuned")
     assert load_run(published / "tiny-tuned").info.calibrated_on is None
-
-
-def test_progress_under_another_calibration_is_not_used(score, monkeypatch, calibrated_adapter, tmp_path):
-    folder = shutil.copytree(calibrated_adapter, tmp_path / "adapter")
-    monkeypatch.setenv("PRICER_ADAPTER", str(folder))
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluate.Progress, "finish", lambda self: self._file.close())
-        before = load_run(score("--passes", "tuned") / "tiny-tuned").table
-    (folder / CALIBRATION_FILE).unlink()
-    after = load_run(score("--passes", "tuned", "--rule", "median") / "tiny-tuned").table
-    assert (after["low_usd"] > before["low_usd"]).any()
 
 
 def test_published_protocol(score, tiny_predictor):

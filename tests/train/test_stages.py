@@ -12,12 +12,12 @@ import yaml
 from safetensors.torch import load_file
 
 from pricer.errors import InputError
+from pricer.files import file_sha256
 from pricer.llama.base import load_base
 from pricer.llama.pair import load_pair
 from pricer.llama.predictor import Predictor
 from pricer.settings import Limits, ModelRef, Settings
 from train import finetune, teachers
-from train.data_card import sha256
 from train.dataset import PriceCollator, build_dataset, row_weights
 from train.recipe import Recipe, load_recipe
 from train.rows import taught, training_rows, validation_rows
@@ -79,7 +79,7 @@ def data(tmp_path_factory):
             "price_usd": {"q25": 1.0, "median": 2.0, "q75": 3.0},
             "categories": {split.title(): count},
             "sources": {"x": count},
-            "sha256": sha256(folder / f"{split}.parquet"),
+            "sha256": file_sha256(folder / f"{split}.parquet"),
         }
         for split, count in SPLITS.items()
     }

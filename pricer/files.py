@@ -1,0 +1,36 @@
+"""Files as wholes: their hash, and writing them so that a kill leaves the old one or the new one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_LARGE = 2**24  # bytes from which on a hash is remembered: a gigabyte takes half a second
+_remembered: dict[tuple, str] = {}
+
+
+def file_sha256(path: Path) -> str:
+    """The file's hash, in hexadecimal. A large file is hashed once in a process, as long as it does not change."""
+    about = path.stat()
+    state = (str(path.resolve()), about.st_ino, about.st_size, about.st_mtime_ns)
+    if state in _remembered:
+        return _remembered[state]
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if about.st_size >= _LARGE:
+        _remembered[state] = found
+    return found
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
+    """Let `write` write a file beside `path`, and move it into place when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".new-{path.name}")
+    try:
+        write(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
