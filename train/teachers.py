@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,16 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from pricer.errors import InputError
+from pricer.files import write_whole
 from pricer.llama.adapter import Adapter
 from pricer.llama.base import load_base
+from pricer.llama.made_of import base_key, folder_key, lattice_made_of
 from pricer.llama.pair import load_pair
 from pricer.llama.predictor import Predictor
+from pricer.manifest import Manifest, content_key
 from pricer.price.distribution import PriceDistribution
 from pricer.price.lattice import PRICES
 from pricer.settings import Limits, ModelRef, Settings
-from train.data_card import sha256
 from train.recipe import Recipe
 from train.whole import WholeModel
 
@@ -31,7 +33,7 @@ def teach(recipe: Recipe, texts: pd.Series, device: str, limits: Limits) -> np.n
     """(texts, 999) float16: the mean of the teachers' distributions on each text, given that a price is spelled.
 
     Every process of a launch scores a part of the texts. What is scored lies in <output>/teachers, in files named by
-    the teacher's weights, its prompt and the texts. Raises InputError for a folder that holds no model.
+    what they are made of: the teacher's weights, its prompt and the texts. Raises InputError for a folder that holds no model.
     """
     processes = PartialState()
     kept = Path(recipe.output) / "teachers"
@@ -39,7 +41,7 @@ def teach(recipe: Recipe, texts: pd.Series, device: str, limits: Limits) -> np.n
     chunks = [texts.iloc[start : start + CHUNK].tolist() for start in range(0, len(texts), CHUNK)]
     total = np.zeros((len(texts), len(PRICES)), np.float32)
     for name in recipe.teachers:
-        about = describe(Path(name), recipe)
+        about = describe(Path(name), recipe, device)
         files = [kept / f"{_key(about, chunk)}.npy" for chunk in chunks]
         mine = range(processes.process_index, len(chunks), processes.num_processes)
         todo = [i for i in mine if _read(files[i], len(chunks[i])) is None]
@@ -54,30 +56,42 @@ def teach(recipe: Recipe, texts: pd.Series, device: str, limits: Limits) -> np.n
     return (total / len(recipe.teachers)).astype(np.float16)
 
 
-def describe(folder: Path, recipe: Recipe) -> dict[str, object]:
-    """What a teacher's answers hang on: its weights, base and prompt."""
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights or not ((folder / "config.json").is_file() or _is_adapter(folder)):
+def describe(folder: Path, recipe: Recipe, device: str) -> dict[str, object]:
+    """What a teacher's answers hang on: its weights and its base's, prompt and protocol."""
+    if not any(folder.glob("*.safetensors")) or not (
+        (folder / "config.json").is_file() or _is_adapter(folder)
+    ):
         raise InputError(
             f"{folder} holds no model in safetensors form: name the output folder of a finished train.finetune."
         )
     return {
-        "weights": [sha256(path) for path in weights],
-        "base": recipe.base_model if _is_adapter(folder) else "",
+        "weights": folder_key(folder),
+        "base weights": base_key(_base_settings(recipe)) if _is_adapter(folder) else "",
         "prompt": _prompt(folder, recipe),
+        "precision": _precision(device),
+        "lattice": lattice_made_of(),
     }
 
 
 def load_teacher(folder: Path, recipe: Recipe, device: str, limits: Limits) -> Predictor:
     """A model or an adapter in `folder`, in bf16 on CUDA. It is asked the question that it was trained on."""
-    precision = "fp32" if device == "cpu" else "bf16"
+    precision = _precision(device)
     if _is_adapter(folder):
-        base = ModelRef.parse(recipe.base_model)
-        settings = Settings(base, ModelRef(str(folder)), "", device=device, precision=precision)
+        settings = replace(
+            _base_settings(recipe), adapter=ModelRef(str(folder)), device=device, precision=precision
+        )
         return Predictor(load_pair(settings, load_base(settings, device, precision)), limits)
     settings = Settings(ModelRef(str(folder)), ModelRef(""), "")
     model, tokenizer = load_base(settings, device, precision)
     return Predictor(WholeModel(model, tokenizer, Adapter(folder, "", **_prompt(folder, recipe))), limits)
+
+
+def _base_settings(recipe: Recipe) -> Settings:
+    return Settings(ModelRef.parse(recipe.base_model), ModelRef(""), "")
+
+
+def _precision(device: str) -> str:
+    return "fp32" if device == "cpu" else "bf16"
 
 
 def _is_adapter(folder: Path) -> bool:
@@ -91,7 +105,7 @@ def _prompt(folder: Path, recipe: Recipe) -> dict[str, object]:
 
 
 def _key(about: dict[str, object], texts: list[str]) -> str:
-    return hashlib.sha256(json.dumps([about, texts]).encode()).hexdigest()[:24]
+    return Manifest(about | {"texts": content_key(texts)}).key
 
 
 def _score(predictor: Predictor, texts: list[str]) -> np.ndarray:
@@ -108,6 +122,4 @@ def _read(path: Path, rows: int) -> np.ndarray | None:
 
 
 def _write(path: Path, probabilities: np.ndarray) -> None:
-    aside = path.with_suffix(".tmp.npy")  # so that a kill in the middle leaves no half
-    np.save(aside, probabilities)
-    aside.replace(path)
+    write_whole(path, lambda aside: np.save(aside, probabilities))
