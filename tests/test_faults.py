@@ -62,7 +62,7 @@ def content(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and "checkpoints" not in path.parts
+        if path.is_file() and "checkpoints" not in path.parts and path.name != "manifest.json"
     }
 
 

@@ -3,8 +3,8 @@
     python -m train.finetune train/recipes/smollm2-135m.yaml [--field value ...]
     accelerate launch --multi_gpu --num_processes 2 -m train.finetune RECIPE [--field value ...]
 
-Run it again after a crash and it goes on from its last checkpoint. `train.output` says what the output folder
-then holds.
+Run it again after a crash and it goes on from its last checkpoint. A folder that holds another run (other rows,
+models or settings) is refused, or begun anew with --restart. `train.output` says what the output folder then holds.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from train.dataset import PriceCollator, build_dataset
 from train.lean import lean_layers
 from train.output import last_checkpoint, save_run, whole_or_a_sentence
 from train.recipe import Recipe, load_recipe, recorded
+from train.resume import begin
 from train.rows import taught, training_rows, validation_rows
 from train.start import start_from
 from train.teachers import teach
@@ -42,24 +43,6 @@ from train.trainer import PriceTrainer, scoring_limits
 
 log = logging.getLogger("train.finetune")
 VERSIONS = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
-
-
-def prepared_data(recipe: Recipe, seed: int) -> Path:
-    """The recipe's prepared folder; a plain file is prepared into <output>/data on the first run."""
-    folder = Path(recipe.data)
-    if folder.is_file():
-        from train.prepare import Options, prepare
-
-        folder = Path(recipe.output) / "data"
-        with PartialState().main_process_first():
-            if not (folder / "train.parquet").is_file():
-                options = Options(str(folder), validation=recipe.validation_rows, calibration=0, seed=seed)
-                prepare([recipe.data], options)
-    if not (folder / "train.parquet").is_file():
-        raise InputError(
-            f"There is no training data at {recipe.data}: name a file, or a folder made by train.prepare."
-        )
-    return folder
 
 
 def check_lengths(dataset: Dataset, collator: PriceCollator, max_length: int | None) -> None:
@@ -115,6 +98,7 @@ def run(
     callbacks: who else is told how the training goes.
     """
     fields = recorded(recipe, config)
+    folder = begin(recipe, config, base_given=loaded is not None)
     processes = PartialState()
     log.setLevel(logging.INFO if processes.is_main_process else logging.WARNING)
     settings = Settings(base=ModelRef.parse(recipe.base_model), adapter=ModelRef(""), label="")
@@ -126,7 +110,6 @@ def run(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
 
-    folder = prepared_data(recipe, config.seed)
     validation = validation_rows(recipe, folder)
     target_prices = validation["price"].to_numpy(float)
     rows = training_rows(recipe, folder, target_prices, config.seed)

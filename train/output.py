@@ -3,6 +3,7 @@
 adapter_config.json, adapter_model.safetensors   the adapter, in bf16; with method full instead a whole model in fp32:
                   config.json, model.safetensors and the tokenizer's files
 pricer.json       the prompt it was trained on
+manifest.json     what the run is made of, from its beginning on (train.resume)
 recipe.yaml       every field that matters: python -m train.finetune <folder>/recipe.yaml repeats the run
 data_card.json    what it was trained on, as train.prepare wrote it
 metrics.json      validation figures, cost, device, versions, seed

@@ -61,6 +61,9 @@ class Recipe:
         }
     )
     output: str = field(metadata={"help": "Folder for the result; checkpoints go to <output>/checkpoints."})
+    restart: bool = field(
+        default=False, metadata={"help": "Throw away another run that output holds, and begin anew."}
+    )
     validation_rows: int = field(
         default=600, metadata={"help": "About how many rows to cut for validation when data is a file."}
     )
@@ -245,7 +248,7 @@ def check_trackers(names: list[str]) -> None:
 
 
 def recorded(recipe: Recipe, config: SFTConfig) -> dict[str, Any]:
-    """All fields of the recipe, and of TRL's the main ones and those not at their default, as plain values: written
+    """All fields of the recipe but restart, and of TRL's the main ones and those not at their default, as plain values: written
     as YAML they are a recipe that repeats the run."""
     # The defaults depend on the device.
     default = SFTConfig(output_dir=config.output_dir, use_cpu=config.use_cpu, bf16=config.bf16)
@@ -255,4 +258,5 @@ def recorded(recipe: Recipe, config: SFTConfig) -> dict[str, Any]:
         if f.name in ALWAYS_RECORDED
         or (f.name not in NOT_RECORDED and getattr(config, f.name) != getattr(default, f.name))
     }
-    return json.loads(json.dumps(asdict(recipe) | chosen, default=str))
+    ours = {name: value for name, value in asdict(recipe).items() if name != "restart"}
+    return json.loads(json.dumps(ours | chosen, default=str))

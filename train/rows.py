@@ -50,18 +50,36 @@ def training_rows(recipe: Recipe, folder: Path, target_prices_usd: np.ndarray, s
     price is NaN). `teacher_weight` is what the teachers count on it, where there are any; see `taught`.
     """
     own = pd.concat(
-        [load_rows(folder / f"{split}.parquet") for split in recipe.train_splits], ignore_index=True
+        [_weighed_rows(folder / f"{split}.parquet") for split in recipe.train_splits], ignore_index=True
     )
     if recipe.max_rows:
         own = own.sample(min(recipe.max_rows, len(own)), random_state=seed)
     parts = [_part(own, "rows", recipe, target_prices_usd, 1.0)]
     if recipe.extra_data:
-        extra = load_rows(_file(recipe.extra_data))
+        extra = _weighed_rows(_file(recipe.extra_data))
         parts.append(_part(extra, "extra_rows", recipe, target_prices_usd, recipe.extra_weight))
     for path in recipe.unlabelled:
         texts = load_rows(_file(path), priced=False)
         parts.append(texts.assign(part="unlabelled_rows", weight=0.0, teacher_weight=recipe.teacher_weight))
     return pd.concat(parts, ignore_index=True)
+
+
+def _weighed_rows(path: Path) -> pd.DataFrame:
+    """The file's rows. Raises InputError when it has a column weight without a number in each row."""
+    rows = load_rows(path)
+    if "weight" not in rows:
+        return rows
+    weight = pd.to_numeric(rows["weight"], errors="coerce")
+    wrong = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
+    if len(wrong):
+        given = rows["weight"].iloc[wrong[0]]
+        found = "no weight" if pd.isna(given) or not str(given).strip() else f"the weight {str(given)[:40]!r}"
+        raise InputError(
+            f"Row {wrong[0] + 1:,} of {path.name} has {found}: give every row a number from 0 up, or leave the column out."
+        )
+    if not weight.any():
+        raise InputError(f"No row of {path.name} has a weight above 0: give some, or leave the column out.")
+    return rows.assign(weight=weight)
 
 
 def _part(

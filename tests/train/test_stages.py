@@ -361,6 +361,27 @@ def test_extra_rows_have_their_own_weights(data, tmp_path):
     assert more["teacher_weight"].to_numpy() == pytest.approx(0.2 * chosen.teacher_weight)
 
 
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [
+        ("", "Row 4 of extra.csv has no weight: give every row a number from 0 up, or leave the column out."),
+        ("much", "Row 4 of extra.csv has the weight 'much'"),
+        ("-1", "Row 4 of extra.csv has the weight"),
+        ("inf", "Row 4 of extra.csv has the weight"),
+    ],
+)
+def test_a_row_without_a_weight_is_named(data, tmp_path, weight, words):
+    table = listings(6, 9).assign(weight="1")
+    table.loc[3, "weight"] = weight
+    table.to_csv(tmp_path / "extra.csv", index=False)
+    chosen = recipe(extra_data=str(tmp_path / "extra.csv"))
+    with pytest.raises(InputError, match=words):
+        training_rows(chosen, data, np.array([20.0]), seed=0)
+    table.assign(weight=0).to_csv(tmp_path / "extra.csv", index=False)
+    with pytest.raises(InputError, match="No row of extra.csv has a weight above 0"):
+        training_rows(chosen, data, np.array([20.0]), seed=0)
+
+
 def test_a_last_run_on_more_splits_and_what_its_card_says(base, data, tmp_path):
     fields = {"base_model": base, "data": data, "output": tmp_path, "max_rows": 0, "max_steps": 1}
     more = {"train_splits": ["train", "validation"], "validation_split": "calibration"}
