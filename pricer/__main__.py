@@ -17,6 +17,7 @@ from pricer.llama.predictor import load_predictor
 from pricer.price.distribution import INTERVAL_LEVEL, RULES
 from pricer.prompt import clean
 from pricer.settings import PASSES, PROFILES, Settings
+from pricer.tables.lines import decode
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,9 +60,9 @@ def _read_text(argument: str) -> str:
     if argument != "-":
         return argument
     try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError("Standard input is not UTF-8 text; convert it first.") from error
+        return decode(sys.stdin.buffer.read())
+    except InputError as reason:
+        raise InputError(f"Standard input is {reason}: convert it to UTF-8 first.") from None
 
 
 def _table(answer: dict[str, Any]) -> str:

@@ -23,10 +23,13 @@ QUESTION = "How much does this cost to the nearest dollar?"
 TAIL = "Price is $"
 MIN_USD, MAX_USD = 1, 999
 
-# A prompt's tail with the price behind it, as training rows have it.
-_PRICED_TAIL = re.compile(re.escape(TAIL) + r"\s*[\d,]+(?:\.\d+)?\s*$")
+# A prompt's tail with a price behind it, as training rows have it; and the tail on a line of its own.
+_PRICED_TAIL = re.compile(re.escape(TAIL) + r"\s*[\d.,]*\d")
+_OWN_TAIL = re.compile(r"\n[ \t]*\n[ \t]*" + re.escape(TAIL))
+_BEHIND_CHARS = 20  # behind a price in running text: more is prose, and the text no prompt
 # Control characters (but not tab or newline), and surrogates, which no tokenizer can encode.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_FILE_MARK = re.compile(r"^[\s\ufeff]+")  # what begins a file may be pasted along
 # No token is this long on average: cutting here first keeps a pasted book from being tokenised whole.
 _CHARS_PER_TOKEN = 64
 
@@ -47,19 +50,34 @@ def frame(product_text: str, question: str = QUESTION) -> str:
 
 
 def product_text(prompt: str) -> str:
-    """The product text inside a framed prompt, whatever its question, with or without its price; text without
-    the frame as it is."""
-    body = unpriced(prompt).rstrip()
-    if not body.endswith(TAIL):
+    """The product text inside a framed prompt, whatever its question, without its price and whatever stands behind
+    that (`5.00.`, `</s>`, ` USD`); text without the frame as it is."""
+    prompt = prompt.replace("\r\n", "\n")
+    end = _tail(prompt)
+    if end is None:
         return prompt.strip()
-    body = body[: -len(TAIL)].strip()
+    body = prompt[:end].strip()
     question, blank, rest = body.partition("\n\n")
     return rest if blank and question.endswith("?") else body
 
 
-def unpriced(prompt: str) -> str:
-    """A prompt without the price that a training row has behind it; other text as it is."""
-    return _PRICED_TAIL.sub(TAIL, prompt)
+def is_framed(text: str) -> bool:
+    """Whether a text is in the prompt's format, with or without its price."""
+    return _tail(text.replace("\r\n", "\n")) is not None
+
+
+def _tail(prompt: str) -> int | None:
+    """Where a prompt's tail begins: at its end if nothing stands behind it, else where a price is given away first."""
+    if prompt.rstrip().endswith(TAIL):
+        return len(prompt.rstrip()) - len(TAIL)
+    asks = prompt.lstrip().partition("\n\n")[0].endswith("?")
+    for found in _PRICED_TAIL.finditer(prompt):
+        before, behind = prompt[: found.start()].rstrip(" \t"), prompt[found.end() :].strip()
+        own_line = before.endswith("\n\n") or (before.endswith("\n") and "\n" not in behind)
+        if asks or own_line or (len(behind) <= _BEHIND_CHARS and "\n" not in behind):
+            return found.start()
+    own = list(_OWN_TAIL.finditer(prompt))
+    return own[-1].end() - len(TAIL) if own else None
 
 
 def completion(price_usd: float) -> str:
@@ -78,7 +96,8 @@ def clean(text: str, *, max_chars: int) -> str:
         raise InputError(
             f"That is {len(text):,} characters; paste at most {max_chars:,} of one product's text."
         )
-    text = _UNPRINTABLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+    text = _UNPRINTABLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = _FILE_MARK.sub("", text).strip()
     if all(unicodedata.category(c) == "Cf" or c.isspace() for c in text):  # nothing, or nothing to be seen
         raise InputError("There is no text yet; paste a product's title or description first.")
     return text

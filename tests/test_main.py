@@ -85,16 +85,18 @@ def test_distribution(capsys):
         assert math.isclose(sum(probabilities) + got[which]["unpriced_mass"], 1, abs_tol=1e-4)
 
 
-def test_reads_standard_input(capsys, monkeypatch):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_reads_standard_input(capsys, monkeypatch, encoding):
     direct = answer(capsys, TEXT, "--json")
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode(encoding))))
     piped = answer(capsys, "-", "--json")
     assert piped["base"]["rules"] == direct["base"]["rules"]
     assert piped["tuned"]["rules"] == direct["tuned"]["rules"]
 
 
-def test_standard_input_must_be_utf8(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9 \xff")))
+@pytest.mark.parametrize("data", [b"caf\xe9 \xff", TEXT.encode("utf-16-le"), b"lamp\0"])
+def test_standard_input_must_be_utf8(capsys, monkeypatch, data):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     assert main(["-"]) == 2
     assert "UTF-8" in sentence(capsys)
 

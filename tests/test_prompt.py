@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pricer.errors import InputError
-from pricer.prompt import build_prompt, clean, completion, frame, product_text
+from pricer.prompt import build_prompt, clean, completion, frame, is_framed, product_text
 
 LIMIT = 1_000_000
 # Text as people paste it: any script, emoji of several code points, blank lines, prompts of our own.
@@ -49,6 +49,39 @@ def test_product_text_is_the_inverse_of_frame(text, question):
     text = cleaned(text)
     if text is not None:
         assert product_text(frame(text, question)) == text
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        "5.00",
+        "5.00.",
+        "5.00</s>",
+        "5.00 USD",
+        " 5",
+        "1,299.00<|end_of_text|>",
+        "5.00\n\nThanks!",
+        "5,00",
+        "five",
+        "</s>",
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_no_answer_leaks_into_a_text_whatever_stands_behind_it(behind, newline):
+    framed = (frame("Saw big\nmade of steel") + behind).replace("\n", newline)
+    assert product_text(framed) == "Saw big\nmade of steel"
+    unframed = framed.partition(newline * 2)[2]
+    assert product_text(unframed) == "Saw big\nmade of steel"
+    assert is_framed(framed) and is_framed(unframed)
+
+
+def test_a_price_in_running_text_is_text():
+    for prose in (
+        "Lamp. The price is $5 only.",
+        "Sale! Price is $5 lower than last year, while stocks last.",
+        "Price is $5 apiece\nA lamp\nof brass",
+    ):
+        assert product_text(prose) == prose and not is_framed(prose)
 
 
 def test_product_text_of_a_training_row_and_of_bare_text():
@@ -108,6 +141,7 @@ def test_too_much_text_is_refused_with_both_numbers():
 
 def test_control_characters_and_surrogates_go_and_the_rest_stays():
     assert clean("\x00a\x07b\x1b[0m\ud800c\udfffd\x7f\x0b\x0c", max_chars=LIMIT) == "ab[0mcd"
+    assert clean("\ufeffa", max_chars=LIMIT) == "a"
     assert clean("a\r\nb\rc\td\n\ne", max_chars=LIMIT) == "a\nb\nc\td\n\ne"
     for kept in (
         "🧑‍🚀 suit",

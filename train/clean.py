@@ -15,18 +15,14 @@ import re
 from typing import Any
 
 from pricer.errors import InputError
-from pricer.prompt import TAIL, product_text, unpriced
 from pricer.prompt import clean as printable
+from pricer.prompt import is_framed, product_text
+from pricer.tables.cells import Amounts, read_price
 
 MIN_PRICE_USD, MAX_PRICE_USD = 0.50, 999.49
 # Some four times what any token budget here keeps; the rest of a description is never read.
 MAX_CHARS = 3_000
 PART_NUMBER_CHARS = 7
-
-_AMOUNT = r"(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?"
-_PRICE = re.compile(rf"(?:us)?\s*\$?\s*{_AMOUNT}\s*(?:usd|dollars?)?", re.IGNORECASE)
-_RANGE = re.compile(r"\d\s*(?:-|–|—|to)\s*\$?\s*\d|^\s*(?:from|under|over)\b", re.IGNORECASE)
-_NO_PRICE = ("", "none", "nan", "null", "-", "—", "n/a")
 
 # Details that say nothing about the product, by how the field's name starts (in lower case).
 _NOISE_FIELDS = (
@@ -53,35 +49,12 @@ _DIGIT = re.compile(r"\d")
 _COMMAS = re.compile(r"\s*,(?:\s*,)*")
 
 
-def dollars(value: Any) -> float:
-    """An amount in US dollars from a number or text such as "$1,299.00".
+def parse_price(value: Any, amounts: Amounts | None = None) -> float:
+    """An amount in US dollars, within $0.50 to $999.49; `amounts` know how its column writes them.
 
-    Raises InputError, whose message is the reason that the counts show: no price, a range of prices
-    ("$5 - $9"), or not in dollars.
+    Raises InputError, whose message is the reason that the counts show.
     """
-    if isinstance(value, str):
-        if value.strip().lower() in _NO_PRICE:
-            raise InputError("no price")
-        if _RANGE.search(value):
-            raise InputError("a range of prices")
-        match = _PRICE.fullmatch(value.strip())
-        if not match or not (match[1] or match[2]):
-            raise InputError("price is not an amount in dollars")
-        return float((match[1] or "0").replace(",", "") + (match[2] or ""))
-    if isinstance(value, bool) or value is None:
-        raise InputError("no price")
-    try:
-        price_usd = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise InputError("price is not an amount in dollars") from None
-    if math.isnan(price_usd):
-        raise InputError("no price")
-    return price_usd
-
-
-def parse_price(value: Any) -> float:
-    """As `dollars`, within $0.50 to $999.49."""
-    price_usd = dollars(value)
+    price_usd = amounts.read(value) if amounts else read_price(value)
     if not MIN_PRICE_USD <= price_usd <= MAX_PRICE_USD:
         raise InputError(f"price outside ${MIN_PRICE_USD:.2f} to ${MAX_PRICE_USD:.2f}")
     return price_usd
@@ -97,11 +70,6 @@ def record_text(record: dict[str, Any]) -> str:
         if isinstance(ready, str) and ready.strip():
             return curated_text(ready) if is_framed(ready) else listing_text(*ready.strip().split("\n", 1))
     return listing_text(*(record.get(name) for name in ("title", "description", "features", "details")))
-
-
-def is_framed(text: str) -> bool:
-    """Whether a text is in the prompt's format, with or without its price."""
-    return unpriced(text).rstrip().endswith(TAIL)
 
 
 def curated_text(text: str) -> str:

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from pricer.arena.upload import show
 from pricer.errors import InputError
+from pricer.tables.cells import read_price
 from pricer.tables.stream import check_unpacked
-from train.clean import curated_text, dollars
+from train.clean import curated_text
 
 BOMB_BYTES, BOMB_RATIO = 256_000_000, 50  # a .gz may unpack to so much, or to so many times its size
 # Passed on as they are where the file has them.
@@ -51,7 +52,7 @@ def load_rows(
     for number, row in enumerate(rows[[*columns_read, *price]].to_dict("records"), 1):
         try:
             texts.append(_text(row))
-            prices.append(dollars(row["price"]) if priced else float("nan"))
+            prices.append(read_price(row["price"]) if priced else float("nan"))
         except InputError as reason:
             raise InputError(
                 f"Row {number:,} of {path.name} cannot be used ({reason}): complete or remove it."

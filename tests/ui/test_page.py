@@ -99,6 +99,11 @@ def test_actual_price(visit):
     actual.fill("129.99")
     for which in WHICH:
         expect(page.locator(f"#head-{which} .outcome")).to_have_text(re.compile("Hit|Near|Miss"))
+    said = page.locator("#head-tuned .outcome").inner_text()
+    actual.fill("5")
+    expect(page.locator("#head-tuned .outcome")).not_to_have_text(said)
+    actual.fill("129,99")
+    expect(page.locator("#head-tuned .outcome")).to_have_text(said)
     before = shown_prices(page)
     actual.fill("many dollars")
     expect(page.locator("#notice [role=alert]")).to_have_text(text.ACTUAL_BAD)

@@ -17,6 +17,7 @@ from pricer.llama.predictor import Predictor
 from pricer.price.distribution import DEFAULT_RULE, INTERVAL_LEVEL
 from pricer.prompt import Prompt
 from pricer.settings import ASSETS, PASSES, Settings
+from pricer.tables.cells import read_price
 from pricer.ui import text
 from pricer.ui.chart import Chart
 from pricer.ui.guard import RequestLimit
@@ -322,13 +323,12 @@ def _verdict(predictions: dict[str, Prediction], view: View) -> str:
 
 def read_view(rule: str, axis: str, actual: str) -> View:
     """What the controls say. Raises InputError when the actual price is no price."""
-    written = (actual or "").strip().replace("$", "").replace(",", "")
-    if not written:
+    if not (actual or "").strip():
         return View(rule, text.AXES[axis])
     try:
-        actual_usd = float(written)
-    except ValueError:
-        actual_usd = 0.0
+        actual_usd = read_price(actual)
+    except InputError:
+        raise InputError(text.ACTUAL_BAD) from None
     if not 0 < actual_usd < 1e9:
         raise InputError(text.ACTUAL_BAD)
     return View(rule, text.AXES[axis], actual_usd)

@@ -1,0 +1,120 @@
+"""Bytes from outside as lines of text: UTF-8 with or without its mark, UTF-16 with one; plain or .gz; of bounded length."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import hashlib
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pricer.errors import InputError
+from pricer.tables.cells import NO_UTF8, ZERO_BYTE
+
+ROW_BYTES = 16 * 2**20  # a longer row is rejected unread
+# What is held in memory, or written aside, may unpack to so much, or to so many times its size.
+BOMB_BYTES, BOMB_RATIO = 256_000_000, 50
+
+_BLOCK = 2**20
+DAMAGED = (OSError, EOFError, zlib.error)
+
+
+class TooLong(Exception):
+    """A row is longer than ROW_BYTES. Reading can go on behind the line at hand."""
+
+
+class Damaged(Exception):
+    """The rest of a packed file cannot be unpacked."""
+
+
+def decode(data: bytes) -> str:
+    """A whole text. Raises InputError, whose message is what it is instead."""
+    try:
+        text = data.decode(_encoding(data[:2]))
+    except UnicodeDecodeError:
+        raise InputError(NO_UTF8) from None
+    if "\0" in text:
+        raise InputError(ZERO_BYTE)
+    return text
+
+
+def _encoding(start: bytes) -> str:
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+class Lines:
+    """A file's lines, ended by LF, CR or CRLF, with `number` as that of the last one.
+
+    One with which the row at hand would be longer than `left` is skipped without being held, and raises TooLong.
+    Bytes that are no UTF-8 become halves of characters: `cells.is_utf8` finds them.
+    """
+
+    def __init__(self, file: BinaryIO):
+        start = file.peek(2)[:2]
+        errors = "surrogateescape" if _encoding(start) == "utf-8-sig" else "surrogatepass"
+        self._file = io.TextIOWrapper(file, _encoding(start), errors, newline="")
+        self.number, self.left = 0, ROW_BYTES
+
+    def __iter__(self) -> Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._readline(self.left + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self.left -= len(line)
+        if self.left < 0:
+            while line and not line.endswith(("\n", "\r")):
+                line = self._readline(_BLOCK)
+            raise TooLong
+        return line
+
+    def _readline(self, most: int) -> str:
+        try:
+            return self._file.readline(most)
+        except DAMAGED as error:
+            raise Damaged from error
+        except UnicodeDecodeError:  # UTF-16 that ends within a character
+            raise Damaged from None
+
+
+class _Hashed(io.RawIOBase):
+    """What is read of a file, hashed on the way."""
+
+    def __init__(self, file: BinaryIO, sha256: Any):
+        self._file, self._sha256 = file, sha256
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        size = self._file.readinto(buffer)
+        self._sha256.update(memoryview(buffer)[:size])
+        return size
+
+
+def is_packed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+def open_bytes(path: Path, sha256: Any = None) -> BinaryIO:
+    """The file's bytes, unpacked; `sha256` takes in those of the file as it lies on the disk."""
+    file = io.BufferedReader(_Hashed(path.open("rb", buffering=0), sha256 or hashlib.sha256()), _BLOCK)
+    return io.BufferedReader(gzip.GzipFile(fileobj=file), _BLOCK) if is_packed(path) else file
+
+
+def blocks(path: Path, most: int | None = None) -> Iterator[bytes]:
+    """The unpacked bytes; raises InputError as soon as there are more than `most`, or than an honest file packs."""
+    most = most or max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
+    with open_bytes(path) as file:
+        size = 0
+        while block := file.read(_BLOCK):
+            if (size := size + len(block)) > most:
+                raise InputError(
+                    f"{path.name} unpacks to more than {most / 1e6:,.0f} MB: give the file itself, or fewer rows."
+                )
+            yield block
