@@ -34,10 +34,11 @@ from pricer.arena.metrics import predict_error
 from pricer.arena.runs import Run, RunInfo, save_run
 from pricer.errors import InputError, PricerError, SetupError, report
 from train.clean import MAX_PRICE_USD, MIN_PRICE_USD
-from train.data import load_rows
 from train.dataset import row_weights
 from train.evaluate import format_summary, load_scored_items, summarise_run
+from train.prepared import check_whole
 from train.recipe import load_recipe
+from train.rows import weighed_rows
 
 log = logging.getLogger("train.baselines")
 
@@ -244,7 +245,8 @@ def load_prepared(folder: str | Path, recipe_path: str | Path) -> tuple[pd.DataF
     Rows without a group are each their own."""
     recipe, _ = load_recipe([str(recipe_path)])
     splits = [*recipe.train_splits, recipe.validation_split]
-    *parts, validation = (load_rows(Path(folder) / f"{split}.parquet") for split in splits)
+    check_whole(Path(folder), splits)
+    *parts, validation = (weighed_rows(Path(folder) / f"{split}.parquet") for split in splits)
     train = pd.concat(parts, ignore_index=True)
     train["weight"] = row_weights(train, validation["price"].to_numpy(float), recipe)
     if "group" not in train:

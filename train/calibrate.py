@@ -35,6 +35,7 @@ from pricer.price.distribution import PriceDistribution
 from pricer.settings import PROFILES, ModelRef, Settings
 from train.data import load_rows
 from train.distributions import score_rows
+from train.prepared import check_whole
 
 FOLDS = 5
 MIN_ROWS = 2 * MIN_ITEMS  # so that every fold leaves enough
@@ -52,6 +53,7 @@ def load_calibration_rows(path: str | Path) -> pd.DataFrame:
                 f"{path.parent} holds no {path.name}: name a folder that train.prepare made with --calibration "
                 "above 0, or a file."
             )
+        check_whole(path.parent, ["calibration"])
     rows = load_rows(path)
     if len(rows) < MIN_ROWS:
         raise InputError(f"{path.name} has {len(rows)} rows: calibration needs at least {MIN_ROWS}.")

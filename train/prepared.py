@@ -44,10 +44,7 @@ def prepare_data(recipe: Recipe, seed: int) -> Path:
 
         options = Options(str(folder), validation=recipe.validation_rows, calibration=0, seed=seed)
         prepare([recipe.data], options)
-    if torn := torn_split(folder, splits_of(recipe)):
-        raise InputError(
-            f"{torn} is not the file that {CARD} beside it describes: run train.prepare into {folder} again."
-        )
+    check_whole(folder, splits_of(recipe))
     return folder
 
 
@@ -73,6 +70,15 @@ def is_of_another_file(recipe: Recipe, seed: int) -> bool:
 
 def splits_of(recipe: Recipe) -> list[str]:
     return [*recipe.train_splits, recipe.validation_split]
+
+
+def check_whole(folder: Path, splits: Sequence[str]) -> None:
+    """Raises InputError for a split that is not the one that the folder's card describes: train.prepare was killed
+    while it replaced another preparation, of whose splits some are still there."""
+    if torn := torn_split(folder, splits):
+        raise InputError(
+            f"{torn} is not the file that {CARD} beside it describes: run train.prepare into {folder} again."
+        )
 
 
 def torn_split(folder: Path, splits: Sequence[str]) -> Path | None:

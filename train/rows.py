@@ -50,13 +50,13 @@ def training_rows(recipe: Recipe, folder: Path, target_prices_usd: np.ndarray, s
     price is NaN). `teacher_weight` is what the teachers count on it, where there are any; see `taught`.
     """
     own = pd.concat(
-        [_weighed_rows(folder / f"{split}.parquet") for split in recipe.train_splits], ignore_index=True
+        [weighed_rows(folder / f"{split}.parquet") for split in recipe.train_splits], ignore_index=True
     )
     if recipe.max_rows:
         own = own.sample(min(recipe.max_rows, len(own)), random_state=seed)
     parts = [_part(own, "rows", recipe, target_prices_usd, 1.0)]
     if recipe.extra_data:
-        extra = _weighed_rows(_file(recipe.extra_data))
+        extra = weighed_rows(_file(recipe.extra_data))
         parts.append(_part(extra, "extra_rows", recipe, target_prices_usd, recipe.extra_weight))
     for path in recipe.unlabelled:
         texts = load_rows(_file(path), priced=False)
@@ -64,7 +64,7 @@ def training_rows(recipe: Recipe, folder: Path, target_prices_usd: np.ndarray, s
     return pd.concat(parts, ignore_index=True)
 
 
-def _weighed_rows(path: Path) -> pd.DataFrame:
+def weighed_rows(path: Path) -> pd.DataFrame:
     """The file's rows. Raises InputError when it has a column weight without a number in each row."""
     rows = load_rows(path)
     if "weight" not in rows:

@@ -10,6 +10,7 @@ import pytest
 
 from pricer.llama.adapter import weights_sha256
 from pricer.llama.predictor import Predictor
+from pricer.manifest import Manifest
 from pricer.price.calibration import CALIBRATION_FILE, LEVELS, Calibration
 from pricer.price.distribution import RULES, PriceDistribution
 from train import calibrate, distributions
@@ -176,6 +177,46 @@ def test_rows_kept_under_other_weights_are_not_used(adapter, data, scored):
     scored.clear()
     assert calibrate.main(["--data", str(data)]) == 0
     assert len(scored) == len(TEXTS)
+
+
+def test_rows_kept_under_another_base_are_not_used(
+    adapter, data, scored, tiny_model_folder, tmp_path, monkeypatch
+):
+    assert calibrate.main(["--data", str(data)]) == 0
+    base = shutil.copytree(tiny_model_folder / "base", tmp_path / "base")
+    content = (base / "model.safetensors").read_bytes()
+    (base / "model.safetensors").write_bytes(content[:-4] + bytes(255 - byte for byte in content[-4:]))
+    monkeypatch.setenv("PRICER_BASE_MODEL", str(base))
+    scored.clear()
+    assert calibrate.main(["--data", str(data)]) == 0
+    assert len(scored) == len(TEXTS)
+
+
+def test_a_file_under_a_wrong_name_is_not_used(adapter, data, scored, tmp_path):
+    assert calibrate.main(["--data", str(data)]) == 0
+    (kept,) = (tmp_path / "out" / "distributions").iterdir()
+    with np.load(kept) as found:
+        other = Manifest(json.loads(str(found["made_of"])) | {"precision": "nf4"})
+        np.savez_compressed(kept, probabilities=found["probabilities"], made_of=np.array(other.as_line()))
+    scored.clear()
+    assert calibrate.main(["--data", str(data)]) == 0
+    assert len(scored) == len(TEXTS)
+
+
+def test_corrected_prices_are_calibrated_on_without_scoring_again(adapter, data, rows, scored):
+    assert calibrate.main(["--data", str(data)]) == 0
+    before = Calibration.load(adapter / CALIBRATION_FILE)
+    rows.assign(price=(rows["price"] * 0.5).clip(lower=1)).to_parquet(data / "calibration.parquet")
+    scored.clear()
+    assert calibrate.main(["--data", str(data)]) == 0
+    assert scored == [] and Calibration.load(adapter / CALIBRATION_FILE).bands != before.bands
+
+
+def test_rows_of_a_preparation_that_was_killed_are_refused(adapter, data, capsys):
+    card = {"splits": {"calibration": {"sha256": "0" * 64}}}
+    (data / "data_card.json").write_text(json.dumps(card))
+    assert calibrate.main(["--data", str(data)]) == 2
+    assert "calibration.parquet is not the file that data_card.json" in capsys.readouterr().err
 
 
 def test_check_reports_on_other_items_with_the_calibration_as_it_is(adapter, data, rows, tmp_path, capsys):
