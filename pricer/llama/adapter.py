@@ -6,10 +6,10 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pricer.errors import SetupError
 from pricer.files import file_sha256
+from pricer.llama.gate import check_kind
 from pricer.llama.loading import explained, looks_like_a_path
 from pricer.price.calibration import CALIBRATION_FILE, Calibration
 from pricer.settings import ModelRef, Settings
@@ -54,6 +54,7 @@ def load_adapter_card(settings: Settings) -> Adapter:
                 f"{ref} holds no {name}, so it is no LoRA adapter in safetensors form: set PRICER_ADAPTER to one."
             )
     config = _read_json(folder / "adapter_config.json")
+    check_kind(config, str(ref))
     card = _read_json(folder / "pricer.json") if (folder / "pricer.json").is_file() else {}
     question = card.get("question", settings.question)
     max_text_tokens = card.get("max_text_tokens", settings.max_text_tokens)
@@ -81,22 +82,6 @@ def _load_calibration(folder: Path) -> Calibration | None:
         log.warning("%s belongs to another adapter and is not used: run train.calibrate again.", path)
         return None
     return found
-
-
-def check_all_put_on(peft_model: Any, folder: Path) -> None:
-    """Refuse an adapter of a deeper or shallower base: peft puts on what fits and only warns of the rest."""
-    from peft import get_peft_model_state_dict
-    from safetensors import safe_open
-
-    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        given = {key for key in file.keys() if ".lora_" in key}  # noqa: SIM118
-    state = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
-    wanted = {key for key in state if ".lora_" in key}
-    if given != wanted:
-        raise SetupError(
-            f"The adapter {folder} cannot be loaded: it was made for another base model, with {len(given)} "
-            f"LoRA tensors where this one takes {len(wanted)}; set PRICER_BASE_MODEL to that one."
-        )
 
 
 def check_same_base(base: ModelRef, adapter: Adapter) -> None:

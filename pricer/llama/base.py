@@ -11,8 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaF
 
 from pricer.errors import SetupError
 from pricer.llama.embedded import EMBEDDED_BASE, prepare_embedded_base
+from pricer.llama.gate import check_complete, check_finite, check_tokenizer, numbers
 from pricer.llama.hub import is_silent
-from pricer.llama.loading import explained, looks_like_a_path
+from pricer.llama.loading import explained, looks_like_a_path, quiet_transformers
 from pricer.settings import ModelRef, Settings
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,18 @@ def _load_llama(ref: ModelRef, device: str, precision: str) -> tuple[LlamaForCau
         options = loading_options(device, precision)
         # Weights in the old form are pickles, which may hold code.
         options["use_safetensors"] = True
-        model = AutoModelForCausalLM.from_pretrained(name, revision=revision, **options)
+        options["ignore_mismatched_sizes"] = True  # for the gate, which names them
+        with quiet_transformers(bars=not ModelRef(name).is_folder):  # what is wrong, the gate says
+            model, report = AutoModelForCausalLM.from_pretrained(
+                name, revision=revision, output_loading_info=True, **options
+            )
+    check_complete(report, model, ref)
+    check_tokenizer(tokenizer, model.get_input_embeddings().weight.shape[0], ref)
+    check_finite(
+        numbers(model),
+        f"The base model {ref}",
+        "copy it again, or name another one in PRICER_BASE_MODEL",
+    )
     if device == "cpu":
         # As mapped from the file the weights are not aligned in memory, which costs a quarter of the speed.
         for parameter in model.parameters():

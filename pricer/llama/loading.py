@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,6 +37,35 @@ def bitsandbytes_hidden(hidden: bool = True) -> Iterator[None]:
 
 
 @contextmanager
+def quiet_peft() -> Iterator[None]:
+    """What peft warns of while an adapter is put on is in the log for those who look for it: what it finds missing, the
+    gate refuses, and the rest speaks to those who train (or of names that peft itself uses no longer)."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        log.info("peft: %s", warning.message)
+
+
+@contextmanager
+def quiet_transformers(bars: bool) -> Iterator[None]:
+    """transformers' report of what it loaded is for the gate to judge, and without a download (`bars`) there is no
+    progress worth a bar."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity, shown = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    if not bars:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if shown and not bars:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
 def explained(what: str, ref: ModelRef | None = None, variable: str = "") -> Iterator[None]:
     """Turn a library's failure to load something into one sentence for the user."""
     from huggingface_hub import errors as hub
@@ -60,8 +90,6 @@ def explained(what: str, ref: ModelRef | None = None, variable: str = "") -> Ite
             advice = f"{what}: the disk is full; free some space, or set HF_HOME to another folder."
         elif any(isinstance(e, ConnectionError | hub.LocalEntryNotFoundError | TimeoutError) for e in chain):
             advice = f"{what}: the Hugging Face Hub does not answer; check the network, or name a folder in {variable}."
-        elif any("size mismatch" in str(e) for e in chain):
-            advice = f"{what}: it was made for another base model; set PRICER_BASE_MODEL to that one."
         elif isinstance(error, torch.OutOfMemoryError):
             advice = f"{what}: the card has too little memory; set PRICER_PRECISION=nf4 or choose a smaller profile."
         else:

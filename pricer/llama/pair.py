@@ -9,22 +9,31 @@ adapter) into a `SetupError` that says what to do.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import LlamaForCausalLM
 
-from pricer.llama.adapter import Adapter, check_all_put_on, check_same_base, load_adapter_card
+from pricer.llama.adapter import Adapter, check_same_base, load_adapter_card
 from pricer.llama.base import choose_device, choose_precision, has_room_to_dequantise, load_base
-from pricer.llama.loading import bitsandbytes_hidden, explained
+from pricer.llama.gate import (
+    check_all_put_on,
+    check_answers,
+    check_base_untouched,
+    check_finite,
+    check_tensors,
+    fitting,
+    own_weights,
+)
+from pricer.llama.loading import bitsandbytes_hidden, explained, quiet_peft
 from pricer.llama.quantised import dequantise_once
 from pricer.settings import PASSES, Settings
 
-log = logging.getLogger(__name__)
+_ANOTHER_ADAPTER = "train it or copy it again, or set PRICER_ADAPTER to another"
 
 
 class LlamaPair:
@@ -73,22 +82,49 @@ def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = 
         dequantise = not loaded and has_room_to_dequantise(base)
     if dequantise:
         base = dequantise_once(base)
-    dtype = base.dtype
-    what = f"The adapter {adapter.folder} cannot be loaded"
-    with bitsandbytes_hidden(precision != "nf4"), explained(what, variable="PRICER_ADAPTER"):
-        import peft
-
+    with bitsandbytes_hidden(precision != "nf4"):
         from pricer.llama.lean import make_lean, without_plans
 
-        options = {"torch_device": where} if settings.zero_gpu else {}
-        peft_model = peft.PeftModel.from_pretrained(base, adapter.folder, low_cpu_mem_usage=True, **options)
-        check_all_put_on(peft_model, adapter.folder)
-    # peft holds adapters in fp32 for training, and would turn every layer's input into it.
-    for name, parameter in peft_model.named_parameters():
-        if ".lora_" in name:
-            parameter.data = parameter.data.to(dtype)
+        peft_model = _put_on(adapter.folder, base, torch_device=where if settings.zero_gpu else None)
     if where != device:
         peft_model.to(device)
     if device != "cpu":
         without_plans()
-    return LlamaPair(make_lean(peft_model.eval().requires_grad_(False)), tokenizer, adapter)
+    pair = LlamaPair(make_lean(peft_model.eval().requires_grad_(False)), tokenizer, adapter)
+    if not settings.zero_gpu:  # where the card is not there yet, and a CPU would take minutes
+        _check_answers(pair, settings)
+        peft_model.requires_grad_(False)  # peft's switch asks for gradients when it puts the adapter on again
+    return pair
+
+
+def _put_on(folder: Path, base: LlamaForCausalLM, torch_device: str | None) -> Any:
+    """The base with the adapter on it, which fits and leaves the base's own weights alone."""
+    what = f"The adapter {folder} cannot be loaded"
+    own = own_weights(base)
+    with explained(what, variable="PRICER_ADAPTER"), quiet_peft(), fitting(folder, base):
+        import peft
+
+        check_tensors(folder, base)
+        peft_model = peft.PeftModel.from_pretrained(
+            base, folder, low_cpu_mem_usage=True, torch_device=torch_device
+        )
+        check_all_put_on(peft_model, folder, own)
+    check_base_untouched(base, own, folder)
+    # peft holds adapters in fp32 for training, and would turn every layer's input into it.
+    for name, parameter in peft_model.named_parameters():
+        if ".lora_" in name or ".modules_to_save." in name:
+            parameter.data = parameter.data.to(base.dtype)
+    of_base = {id(one.parameter) for one in own.values()}
+    added = [(name, p) for name, p in peft_model.named_parameters() if id(p) not in of_base]
+    check_finite(added, f"The adapter {folder}", _ANOTHER_ADAPTER)
+    return peft_model
+
+
+def _check_answers(pair: LlamaPair, settings: Settings) -> None:
+    base = "copy it again, or name another one in PRICER_BASE_MODEL"
+    for which, what, advice in (
+        ("base", f"The base model {settings.base}", base),
+        ("tuned", f"The base with the adapter {pair.adapter.folder}", _ANOTHER_ADAPTER),
+    ):
+        with pair.use(which) as llama:
+            check_answers(llama, pair.tokenizer, what, advice)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache, LlamaForCausalLM
 
+from pricer.errors import SetupError
 from pricer.llama.batches import Work, token_batches
 from pricer.llama.pair import LlamaPair, load_pair
 from pricer.llama.prediction import Comparison, Prediction
@@ -198,7 +199,13 @@ class Predictor:
             found = self._watched_probabilities(llama, hidden, nodes)
             yield
             growth.update(nodes, found())
-        return growth.probabilities()
+        probabilities = growth.probabilities()
+        if not np.isfinite(probabilities).all():
+            raise SetupError(
+                f"The {which} model answered with NaN instead of probabilities, so there is no price: set "
+                "PRICER_PRECISION to bf16 or fp32, or name other models in PRICER_BASE_MODEL and PRICER_ADAPTER."
+            )
+        return probabilities
 
     def _count(self, items: int, prompt_tokens: int, prompt_places: int, nodes: np.ndarray) -> None:
         work, real = self.work, int((nodes >= 0).sum())

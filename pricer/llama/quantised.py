@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from transformers import LlamaForCausalLM
 
+from pricer.llama.loading import quiet_transformers
+
 
 def dequantise_once(model: LlamaForCausalLM) -> LlamaForCausalLM:
     """The model with the very numbers that its NF4 weights stand for, in the dtype that it computes in: it gives what
@@ -12,6 +14,7 @@ def dequantise_once(model: LlamaForCausalLM) -> LlamaForCausalLM:
     if getattr(model, "hf_quantizer", None) is None:
         return model
     training = model.training
-    model = model.dequantize()
+    with quiet_transformers(bars=True):  # it says in which dtype
+        model = model.dequantize()
     model.is_loaded_in_4bit = False  # left over, and peft, TRL and accelerate ask for it
     return model.train(training).requires_grad_(False)
