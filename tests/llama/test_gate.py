@@ -182,7 +182,10 @@ def add(name, tensor):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (fill(float("nan"), "lora_B"), "NaN or infinity in 6 tensors (model.layers.0.self_attn.q_proj.lora_B"),
+        (
+            fill(float("nan"), "lora_B"),
+            "NaN or infinity in 6 tensors (model.layers.0.self_attn.q_proj.lora_B",
+        ),
         (fill(float("inf"), "layers.1.mlp"), "NaN or infinity in 2 tensors"),
         (fill(1e38, ""), "answers with NaN or infinity, though its weights are numbers"),
         (rename(".weight", ".default.weight"), "lora_A.default.weight, "),
