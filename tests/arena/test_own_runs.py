@@ -459,7 +459,7 @@ def folder(tmp_path_factory):
     words=CSV | SHAPED | TEXTED,
     encoding=st.sampled_from(["utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-be"]),
 )
-@settings(max_examples=6_000)
+@settings(max_examples=1_500)
 def test_any_table_is_a_run_or_one_sentence(folder, words, encoding):
     path = folder / "run.csv"
     path.write_bytes(words.encode(encoding))
@@ -468,7 +468,7 @@ def test_any_table_is_a_run_or_one_sentence(folder, words, encoding):
 
 @given(data=st.binary(max_size=200), ending=st.sampled_from(["csv", "tsv", "parquet"]))
 @example(data=b"\xff\xfe\x00", ending="csv")
-@settings(max_examples=2_500)
+@settings(max_examples=1_000)
 def test_any_bytes_are_a_run_or_one_sentence(folder, data, ending):
     path = folder / f"bytes.{ending}"
     path.write_bytes(data)

@@ -21,9 +21,9 @@ from train.recipe import load_recipe
 from train.resume import MANIFEST, begin, made_of
 from train.trainer import EpochSampler
 
-# Three epochs of seven steps with everything in it that is drawn at random.
+# Two epochs of seven steps with everything in it that is drawn at random.
 RANDOM = {
-    "num_train_epochs": 3,
+    "num_train_epochs": 2,
     "max_steps": -1,
     "per_device_train_batch_size": 4,
     "gradient_accumulation_steps": 2,
@@ -33,20 +33,33 @@ RANDOM = {
     "eval_steps": 1,
     "save_steps": 1,
 }
-# Dies where a kill does most harm: weights and optimizer of checkpoint-10 are written, the trainer's state is not.
-KILLED_IN_CHECKPOINT_10 = """
+# kill -9 in the third step, and where it does most harm: weights and optimizer of checkpoint-6 are written, the
+# trainer's state is not.
+KILLED = """
 import os, signal, sys
 from transformers import Trainer
 from train import finetune
 
-save_rng_state = Trainer._save_rng_state
+training_step, save_rng_state = Trainer.training_step, Trainer._save_rng_state
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def step_and_die(self, *args, **kwargs):
+    loss = training_step(self, *args, **kwargs)
+    if self.state.global_step == 2:
+        die()
+    return loss
 
 def save_and_die(self, folder):
     save_rng_state(self, folder)
-    if self.state.global_step == 10:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if self.state.global_step == 6:
+        die()
 
-Trainer._save_rng_state = save_and_die
+if sys.argv.pop(1) == "in a step":
+    Trainer.training_step = step_and_die
+else:
+    Trainer._save_rng_state = save_and_die
 sys.exit(finetune.main(sys.argv[1:]))
 """
 
@@ -58,40 +71,26 @@ def test_killed_twice_it_ends_as_if_never_killed(trained, tmp_path, monkeypatch)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = arguments(SMOKE, **fields, output=killed)
 
-    with start("-m", "train.finetune", *command, "--disable_tqdm", "True") as process:
-        for _ in process.stdout:  # a line for each step
-            if last_checkpoint_step(killed) >= 1:
-                process.kill()
-                break
-    assert process.returncode == -signal.SIGKILL
-    assert not (killed / "metrics.json").exists()
-
-    with start("-c", KILLED_IN_CHECKPOINT_10, *command) as process:
-        printed, _ = process.communicate()
-    assert process.returncode == -signal.SIGKILL, printed
-    assert (killed / "checkpoints" / "checkpoint-10" / "optimizer.pt").exists()
+    for where, newest in (("in a step", "checkpoint-2"), ("in a checkpoint", "checkpoint-6")):
+        with start("-c", KILLED, where, *command, "--disable_tqdm", "True") as process:
+            printed, _ = process.communicate()
+        assert process.returncode == -signal.SIGKILL, printed
+        assert (killed / "checkpoints" / newest / "optimizer.pt").exists()
+        assert not (killed / "metrics.json").exists()
 
     epochs, draw_order = [], EpochSampler.__iter__
     monkeypatch.setattr(EpochSampler, "__iter__", lambda self: epochs.append(self.epoch) or draw_order(self))
     assert finetune.main(command) == 0
     assert finetune.main(arguments(SMOKE, **fields, output=whole)) == 0
-    assert epochs == [1, 2, 0, 1, 2]
+    assert epochs == [0, 1, 0, 1]
     records = [json.loads((out / "metrics.json").read_text()) for out in (killed, whole)]
-    assert [record["steps"] for record in records] == [21, 21]
-    assert [record["resumed_from_step"] for record in records] == [9, 0]
-    assert np.allclose(training_steps(killed, 21), training_steps(whole, 21), rtol=1e-5)
+    assert [record["steps"] for record in records] == [14, 14]
+    assert [record["resumed_from_step"] for record in records] == [5, 0]
+    assert np.allclose(training_steps(killed, 14), training_steps(whole, 14), rtol=1e-5)
     assert records[0]["validation"] == pytest.approx(records[1]["validation"], rel=1e-4)
     adapters = [load_file(out / "adapter_model.safetensors") for out in (killed, whole)]
     for name, tensor in adapters[0].items():
         torch.testing.assert_close(tensor, adapters[1][name])
-
-
-def last_checkpoint_step(out):
-    """The last step whose checkpoint is whole; nothing is removed, since the run that writes them is going on."""
-    return max(
-        (int(p.parent.name.rpartition("-")[2]) for p in out.glob("checkpoints/*/trainer_state.json")),
-        default=0,
-    )
 
 
 def test_halves_of_checkpoints_are_removed(tmp_path):
