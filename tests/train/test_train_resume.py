@@ -162,7 +162,7 @@ def other_base(tiny_model_folder, tmp_path_factory, digit_tokenizer):
 def other_rows(tmp_path_factory):
     """As many rows, of other things at other prices."""
     path = tmp_path_factory.mktemp("rows") / "rows.csv"
-    rows_of(60).assign(price=lambda table: table["price"] / 2 + 300).to_csv(path, index=False)
+    rows_of(60).assign(price=lambda table: (table["price"] / 2 + 300).round(2)).to_csv(path, index=False)
     return path
 
 
