@@ -7,6 +7,7 @@ recipe that its weights hang on. How long it trains may grow: a finished run the
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -34,11 +35,13 @@ _WATCHING = {"disable_tqdm", "logging_dir", "logging_first_step", "logging_steps
     "dataloader_num_workers",
 }
 _LENGTH = {"max_steps", "num_train_epochs"}
-# What train.output, and train.calibrate behind it, leave in the folder.
-_RESULTS = ("*.safetensors", "*.safetensors.index.json", "recipe.yaml", "metrics.json", "README.md") + (
+_SIGNS = ("*.safetensors", "metrics.json", "checkpoints/*-[0-9]*")  # that a folder holds a run
+# What train.output, and train.calibrate behind it, leave in the folder; but the recipe, which may be this run's too.
+_RESULTS = ("*.safetensors", "*.safetensors.index.json", "metrics.json", "README.md") + (
     "pricer.json",
     "data_card.json",
     "calibration.json",
+    "prior.json",
     "*config.json",
     "tokenizer*",
     "special_tokens_map.json",
@@ -56,16 +59,26 @@ def begin(recipe: Recipe, config: SFTConfig, *, base_given: bool = False) -> Pat
     with processes.main_process_first():
         if processes.is_main_process:
             check_data(recipe)
-            out = Path(recipe.output)
-            manifest = made_of(recipe, config, base_given)
-            if _holds_a_run(out):
-                if recipe.restart:
-                    _clear(out, recipe)
-                else:
-                    manifest.check(_lengthened(Manifest.read(out / MANIFEST) or Manifest({}), manifest), out)
+            used = [recipe.base_model, recipe.data, recipe.start_from, recipe.extra_data]
+            used += [*recipe.teachers, *recipe.unlabelled]
+            claim(Path(recipe.output), made_of(recipe, config, base_given), recipe.restart, used)
             prepare_data(recipe, config.seed)
-            made_of(recipe, config, base_given).write(out / MANIFEST)
+            made_of(recipe, config, base_given).write(Path(recipe.output) / MANIFEST)
     return folder_of(recipe)
+
+
+def claim(out: Path, manifest: Manifest, restart: bool, used: Iterable[str]) -> None:
+    """See that an output folder is free for a run, or holds that very one; the caller then writes the manifest.
+
+    used: folders and files that the run is made of, which are never thrown away. Raises InputError, and leaves all as
+    it is, when the folder holds another run; with `restart` that one is thrown away.
+    """
+    if not any(next(out.glob(pattern), None) for pattern in _SIGNS):
+        return
+    if restart:
+        _clear(out, used)
+    else:
+        manifest.check(_lengthened(Manifest.read(out / MANIFEST) or Manifest({}), manifest), out)
 
 
 def made_of(recipe: Recipe, config: SFTConfig, base_given: bool = False) -> Manifest:
@@ -108,21 +121,14 @@ def _rows_key(path: str) -> str | None:
 
 def _lengthened(found: Manifest, wanted: Manifest) -> Manifest:
     """The manifest found, as if that run had been asked for the length that is wanted now, if that is no less."""
-    (kind, length), was = wanted.made_of["length"], found.made_of.get("length")
+    (kind, length), was = wanted.made_of.get("length", [None, 0]), found.made_of.get("length")
     if isinstance(was, list) and was[:1] == [kind] and was[1] <= length:
         return Manifest({**found.made_of, "length": wanted.made_of["length"]})
     return found
 
 
-def _holds_a_run(out: Path) -> bool:
-    results = ("*.safetensors", "metrics.json", "checkpoints/checkpoint-*")
-    return any(next(out.glob(pattern), None) for pattern in results)
-
-
-def _clear(out: Path, recipe: Recipe) -> None:
+def _clear(out: Path, used: Iterable[str]) -> None:
     """Throw away a run. The manifest goes last: what a kill leaves is still of the run that it names."""
-    used = [recipe.base_model, recipe.data, recipe.start_from, recipe.extra_data]
-    used += [*recipe.teachers, *recipe.unlabelled]
     if out.resolve() in [Path(path).resolve() for path in used if path]:
         raise InputError(f"{out} holds what this run is to be made of: name another output.")
     for pattern in _RESULTS:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pricer.errors import SetupError
 from pricer.manifest import Manifest
 from tests.conftest import tiny_llama
 from tests.train.commands import SMOKE, arguments, rows_of, start, training_steps
@@ -223,6 +224,15 @@ def test_begun_anew_it_is_what_a_fresh_folder_gets(finished, other_rows, other_b
     assert pd.read_parquet(out / "data" / "train.parquet")["price"].min() >= 300
     assert sorted(path.name for path in (out / "checkpoints").glob("checkpoint-*")) == ["checkpoint-2"]
     assert "restart" not in (out / "recipe.yaml").read_text() and not (out / "calibration.json").exists()
+
+
+def test_a_recorded_recipe_begun_anew_is_not_lost_when_it_fails(finished, monkeypatch):
+    out, _ = finished
+    before = (out / "recipe.yaml").read_bytes()
+    monkeypatch.setattr(finetune, "load_base", lambda *_: (_ for _ in ()).throw(SetupError("No base.")))
+    assert finetune.main([*arguments(out / "recipe.yaml", output=out, rank=8), "--restart"]) == 1
+    assert (out / "recipe.yaml").read_bytes() == before
+    assert not list(out.glob("*.safetensors")) and not (out / "checkpoints").exists()
 
 
 def test_a_whole_model_begun_anew_leaves_no_adapter_beside_it(finished):
