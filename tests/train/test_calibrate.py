@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from pricer.llama.predictor import Predictor
 from pricer.manifest import Manifest
 from pricer.price.calibration import CALIBRATION_FILE, LEVELS, Calibration
 from pricer.price.distribution import RULES, PriceDistribution
+from pricer.settings import ModelRef, Settings
 from train import calibrate, distributions
 
 TEXTS = [
@@ -180,27 +182,29 @@ def test_rows_kept_under_other_weights_are_not_used(adapter, data, scored):
 
 
 def test_rows_kept_under_another_base_are_not_used(
-    adapter, data, scored, tiny_model_folder, tmp_path, monkeypatch
+    adapter, rows, scored, tiny_predictor, tiny_model_folder, tmp_path
 ):
-    assert calibrate.main(["--data", str(data)]) == 0
+    kept = (tiny_predictor, rows.head(4), Settings.from_env(), tmp_path / "kept")
+    first = distributions.score_rows(*kept)
     base = shutil.copytree(tiny_model_folder / "base", tmp_path / "base")
     content = (base / "model.safetensors").read_bytes()
     (base / "model.safetensors").write_bytes(content[:-4] + bytes(255 - byte for byte in content[-4:]))
-    monkeypatch.setenv("PRICER_BASE_MODEL", str(base))
-    scored.clear()
-    assert calibrate.main(["--data", str(data)]) == 0
-    assert len(scored) == len(TEXTS)
+    other = replace(kept[2], base=ModelRef(str(base)))
+    distributions.score_rows(*kept[:2], other, kept[3])
+    assert len(scored) == 8
+    again = distributions.score_rows(*kept)
+    assert len(scored) == 8 and (again.probabilities == first.probabilities).all()
 
 
-def test_a_file_under_a_wrong_name_is_not_used(adapter, data, scored, tmp_path):
-    assert calibrate.main(["--data", str(data)]) == 0
-    (kept,) = (tmp_path / "out" / "distributions").iterdir()
-    with np.load(kept) as found:
+def test_a_file_under_a_wrong_name_is_not_used(adapter, rows, scored, tiny_predictor, tmp_path):
+    kept = (tiny_predictor, rows.head(4), Settings.from_env(), tmp_path / "kept")
+    distributions.score_rows(*kept)
+    (path,) = (tmp_path / "kept").iterdir()
+    with np.load(path) as found:
         other = Manifest(json.loads(str(found["made_of"])) | {"precision": "nf4"})
-        np.savez_compressed(kept, probabilities=found["probabilities"], made_of=np.array(other.as_line()))
-    scored.clear()
-    assert calibrate.main(["--data", str(data)]) == 0
-    assert len(scored) == len(TEXTS)
+        np.savez_compressed(path, probabilities=found["probabilities"], made_of=np.array(other.as_line()))
+    distributions.score_rows(*kept)
+    assert len(scored) == 8
 
 
 def test_corrected_prices_are_calibrated_on_without_scoring_again(adapter, data, rows, scored):

@@ -489,7 +489,7 @@ def test_components_connect_what_pairs_connect(rows, data):
 # The cut
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.booleans(), st.floats(0.5, 999)), min_size=1, max_size=200),
     st.integers(0, 80),
