@@ -129,7 +129,10 @@ def _lengthened(found: Manifest, wanted: Manifest) -> Manifest:
 
 def _clear(out: Path, used: Iterable[str]) -> None:
     """Throw away a run. The manifest goes last: what a kill leaves is still of the run that it names."""
-    if out.resolve() in [Path(path).resolve() for path in used if path]:
+    places = [Path(path).resolve() for path in used if path]
+    if out.resolve() in places or any(
+        place.is_relative_to(out.resolve() / "checkpoints") for place in places
+    ):
         raise InputError(f"{out} holds what this run is to be made of: name another output.")
     for pattern in _RESULTS:
         for path in out.glob(pattern):

@@ -20,7 +20,8 @@ from pricer.settings import ModelRef, Settings
 
 _READERS = 4  # files hashed at once, where a model has several
 # Files beside the weights that decide what a model answers.
-_SHAPING = ("config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json") + (
+_SHAPING = ("config.json", "generation_config.json", "adapter_config.json", "tokenizer.json") + (
+    "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "tokenizer.model",

@@ -278,6 +278,15 @@ def test_a_folder_that_the_run_is_made_of_is_not_thrown_away(tiny_model_folder, 
     assert content(base) == before
 
 
+def test_a_checkpoint_that_the_run_starts_from_is_not_thrown_away(finished, capsys):
+    out, fields = finished
+    before = content(out)
+    command = arguments(SMOKE, **fields, start_from=out / "checkpoints" / "checkpoint-2", rank=4)
+    assert finetune.main([*command, "--restart"]) == 2
+    assert "holds what this run is to be made of" in said(capsys)
+    assert content(out) == before
+
+
 def test_killed_while_the_old_run_is_thrown_away(finished, other_rows, monkeypatch):
     """What is left is of the run that the manifest names, or of none."""
     out, fields = finished
