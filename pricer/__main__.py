@@ -15,6 +15,7 @@ from pricer.errors import InputError, PricerError, report
 from pricer.llama.prediction import Comparison
 from pricer.llama.predictor import load_predictor
 from pricer.price.distribution import INTERVAL_LEVEL, RULES
+from pricer.price.prior import PRIOR_HELP
 from pricer.prompt import clean
 from pricer.settings import PASSES, PROFILES, Settings
 from pricer.tables.lines import decode
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         text = _read_text(options.text)
-        comparison = compare(text, Settings.from_env(profile=options.profile))
+        comparison = compare(text, Settings.from_env(profile=options.profile, prior=options.prior))
     except PricerError as error:
         return report(error)
     answer = comparison.to_dict(options.rule)
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rule", choices=RULES, help="how a distribution becomes one price; default: the adapter's"
     )
+    parser.add_argument("--prior", help=PRIOR_HELP)
     parser.add_argument("--profile", choices=PROFILES, help="which pair of models; default: PRICER_PROFILE")
     return parser
 
@@ -74,6 +76,7 @@ def _table(answer: dict[str, Any]) -> str:
             f"{INTERVAL_LEVEL:.0%} interval",
             *(f"${a['low_usd']:,.0f} to ${a['high_usd']:,.0f}" for a in (base, tuned)),
         ),
+        ("Prices as in", "published", answer["tuned"]["prior"] or "training"),
         ("Calibrated", *("yes" if a["calibrated"] else "no" for a in (base, tuned))),
         ("Spelled no price", *(f"{a['unpriced_mass']:.1%}" for a in (base, tuned))),
         ("Seconds", *(f"{a['seconds']:.2f}" for a in (base, tuned))),

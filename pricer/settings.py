@@ -6,6 +6,8 @@ A *profile* names a pair of models; everything else follows from it. Variables:
     PRICER_BASE_MODEL   Hub id or folder of another Llama, optional @revision
     PRICER_ADAPTER      Hub id or folder of a LoRA adapter for it, optional @revision
     PRICER_QUESTION     the question of the prompt that the adapter was trained on
+    PRICER_PRIOR        shop | benchmark | a file of train.prior: what prices are expected before a text is read
+                        (default: shop)
     PRICER_PRECISION    fp32 | bf16 | nf4                (default: by device)
     PRICER_DEQUANTISE   yes | no: work NF4 weights out once, after loading (default: where the card has room)
     PRICER_DEVICE       cpu | cuda                       (default: cuda when there is one)
@@ -144,6 +146,7 @@ class Settings:
     profile: str = "embedded"
     question: str = QUESTION
     max_text_tokens: int = 160
+    prior: str = "shop"  # or benchmark, or a file: see `pricer.price.prior`
     precision: str | None = None  # None: by device, see `pricer.llama.pair.choose_precision`
     dequantise: bool | None = (
         None  # None: where there is room, see `pricer.llama.pair.has_room_to_dequantise`
@@ -158,10 +161,16 @@ class Settings:
     limits: Limits = Limits()
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None, *, profile: str | None = None) -> Settings:
+    def from_env(
+        cls,
+        env: Mapping[str, str] | None = None,
+        *,
+        profile: str | None = None,
+        prior: str | None = None,
+    ) -> Settings:
         """Settings from environment variables (blank ones count as unset).
 
-        `profile` overrides PRICER_PROFILE. Raises SetupError with one sentence that names the
+        `profile` overrides PRICER_PROFILE, `prior` PRICER_PRIOR. Raises SetupError with one sentence that names the
         variable and what it may be.
         """
         env = {k: v.strip() for k, v in (os.environ if env is None else env).items() if v.strip()}
@@ -178,6 +187,7 @@ class Settings:
             label=chosen.label,
             question=env.get("PRICER_QUESTION", chosen.question),
             max_text_tokens=chosen.max_text_tokens,
+            prior=prior or env.get("PRICER_PRIOR", "shop"),
             precision=_one_of(env, "PRICER_PRECISION", PRECISIONS),
             dequantise=YES_NO.get(_one_of(env, "PRICER_DEQUANTISE", tuple(YES_NO))),
             device=_one_of(env, "PRICER_DEVICE", DEVICES),

@@ -144,7 +144,9 @@ def tiny_model_folder(tmp_path_factory, digit_tokenizer):
 
 @pytest.fixture
 def tiny_environment(tiny_model_folder, monkeypatch):
-    """The environment names the tiny pair, also for processes that a test starts."""
+    """The environment names the tiny pair, also for processes that a test starts. Its adapter says nothing of a prior,
+    so that of the benchmark leaves its answers as they are."""
+    monkeypatch.setenv("PRICER_PRIOR", "benchmark")
     monkeypatch.setenv("PRICER_BASE_MODEL", str(tiny_model_folder / "base"))
     monkeypatch.setenv("PRICER_ADAPTER", str(tiny_model_folder / "adapter"))
     monkeypatch.setenv("PRICER_DEVICE", "cpu")
@@ -160,6 +162,7 @@ def tiny_settings(tiny_model_folder):
             "PRICER_BASE_MODEL": str(tiny_model_folder / "base"),
             "PRICER_ADAPTER": str(tiny_model_folder / "adapter"),
             "PRICER_DEVICE": "cpu",
+            "PRICER_PRIOR": "benchmark",
         }
     )
 
@@ -174,22 +177,27 @@ def tiny_pair(tiny_settings):
 @pytest.fixture(scope="session")
 def tiny_predictor(tiny_pair):
     from pricer.llama.predictor import Predictor
+    from pricer.price.prior import load_prior
 
-    return Predictor(tiny_pair)
+    return Predictor(tiny_pair, prior=load_prior("benchmark"))
 
 
 @pytest.fixture(scope="session")
 def calibrated_adapter(tiny_model_folder):
-    """The tiny adapter with a calibration made by hand: an interval wider than the central one, and the median as
-    its default rule."""
-    from pricer.price.calibration import CALIBRATION_FILE, Band, Calibration
+    """The tiny adapter with a calibration made by hand, the same under both shipped priors: an interval wider than the
+    central one, and the median as its default rule."""
+    from pricer.price.calibration import CALIBRATION_FILE, Band, Calibration, Calibrations
+    from pricer.price.prior import SHIPPED, load_prior
 
     folder = shutil.copytree(tiny_model_folder / "adapter", tiny_model_folder / "calibrated")
     tails = {0.5: (0.2, 0.8), 0.8: (0.05, 0.95), 0.9: (0.01, 0.99)}
     calibration = Calibration(
         rule="median", bands=(Band(from_usd=0, items=1234, tails=tails),), coverage={0.9: 0.912}
     )
-    calibration.save(folder / CALIBRATION_FILE)
+    calibrations = Calibrations()
+    for name in SHIPPED:
+        calibrations = calibrations.with_one(load_prior(name), calibration)
+    calibrations.save(folder / CALIBRATION_FILE)
     return folder
 
 

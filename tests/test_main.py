@@ -5,12 +5,24 @@ import json
 import math
 import sys
 
+import numpy as np
 import pytest
 
 from pricer.__main__ import main
+from pricer.price.prior import PricePrior
 
 TEXT = "Cordless drill with two batteries"
-FIELDS = {"price_usd", "low_usd", "high_usd", "calibrated", "rule", "rules", "unpriced_mass", "seconds"}
+FIELDS = {
+    "price_usd",
+    "low_usd",
+    "high_usd",
+    "calibrated",
+    "prior",
+    "rule",
+    "rules",
+    "unpriced_mass",
+    "seconds",
+}
 
 
 pytestmark = pytest.mark.usefixtures("tiny_environment")
@@ -36,8 +48,9 @@ def test_table(capsys):
     lines = capsys.readouterr().out.rstrip("\n").split("\n")
     assert lines[0].split() == ["Base", "Fine-tuned"]
     assert lines[1].startswith("Price (log-mean)") and lines[1].count("$") == 2
-    assert lines[3].split() == ["Calibrated", "no", "no"]
-    assert len(lines) == 6
+    assert lines[3].split() == ["Prices", "as", "in", "published", "benchmark"]
+    assert lines[4].split() == ["Calibrated", "no", "no"]
+    assert len(lines) == 7
 
 
 def test_a_calibrated_adapter_gives_its_interval_and_its_rule(capsys, monkeypatch, calibrated_adapter):
@@ -62,7 +75,26 @@ def test_a_calibrated_adapter_gives_its_interval_and_its_rule(capsys, monkeypatc
     assert main([TEXT]) == 0
     lines = capsys.readouterr().out.split("\n")
     assert lines[1].startswith("Price (median)")
-    assert lines[3].split() == ["Calibrated", "no", "yes"]
+    assert lines[4].split() == ["Calibrated", "no", "yes"]
+
+
+def test_the_prior_is_the_shops_unless_another_is_named(capsys, monkeypatch, tmp_path):
+    benchmark = answer(capsys, TEXT, "--json")
+    monkeypatch.delenv("PRICER_PRIOR")
+    shop = answer(capsys, TEXT, "--json")
+    assert (shop["tuned"]["prior"], benchmark["tuned"]["prior"]) == ("shop", "benchmark")
+    assert shop["tuned"]["price_usd"] < benchmark["tuned"]["price_usd"]
+    for field in FIELDS - {"seconds"}:
+        assert shop["base"][field] == benchmark["base"][field]  # as published
+    assert (
+        answer(capsys, TEXT, "--json", "--prior", "benchmark")["tuned"]["rules"]
+        == benchmark["tuned"]["rules"]
+    )
+    dear = PricePrior.fit(np.full(100, 800.0), name="Dear things").save(tmp_path / "dear.json")
+    mine = answer(capsys, TEXT, "--json", "--prior", str(dear))["tuned"]
+    assert mine["prior"] == "Dear things" and mine["price_usd"] > benchmark["tuned"]["price_usd"]
+    assert main([TEXT, "--prior", str(tmp_path / "none.json")]) == 1
+    assert "shop or benchmark" in sentence(capsys)
 
 
 def test_json(capsys, tiny_predictor):

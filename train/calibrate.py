@@ -1,14 +1,17 @@
 """Check an adapter's intervals against real prices, correct them, and pick its default point rule.
 
-    python -m train.calibrate --data out/data [--profile embedded] [--adapter out/smollm2-135m] [--out FOLDER]
-        [--check ITEMS] [--kept out/distributions]
+    python -m train.calibrate --data out/data [--prior benchmark] [--profile embedded] [--adapter out/smollm2-135m]
+        [--out FOLDER] [--check ITEMS] [--kept out/distributions]
+    python -m train.calibrate --data natural.parquet --prior shop
 
-`--data` is a folder of train.prepare, of which it takes calibration.parquet, or any items file whose rows the
-adapter was not trained on. Writes calibration.json beside the adapter (or into --out) and prints how much of the
-actual prices the 50, 80 and 90 % intervals held before, and hold after: by cross-validation, so that no
-listing is judged by intervals that it had a part in. `--check` does the same on another items file, with the
-calibration as it is; without --data, with the adapter's own. The default rule is the one with the least mean
-absolute error, since that is the headline figure. Scored rows are kept, so a second start costs nothing.
+An adapter has one calibration for each price prior that its answers are given under (`--prior`): shop, benchmark, or a
+file of train.prior. `--data` is a folder of train.prepare, of which it takes calibration.parquet, or any items file; its
+rows are such as the adapter was not trained on, with prices as the prior has them. Writes calibration.json beside the
+adapter (or into --out) and prints how much of the actual prices the 50, 80 and 90 % intervals held before, and hold
+after: by cross-validation, so that no listing is judged by intervals that it had a part in. `--check` does the same on
+another items file, with the calibration as it is; without --data, with the adapter's own. The default rule is the one
+with the least mean absolute error, since that is the headline figure. Scored rows are kept, so a second start costs
+nothing.
 """
 
 from __future__ import annotations
@@ -28,10 +31,11 @@ from sklearn.model_selection import GroupKFold
 
 from pricer.arena.metrics import Summary, coverage_pct, mean_width_usd, summarise
 from pricer.errors import InputError, PricerError, SetupError, report
-from pricer.llama.adapter import weights_sha256
+from pricer.llama.adapter import Adapter, weights_sha256
 from pricer.llama.predictor import load_predictor
-from pricer.price.calibration import CALIBRATION_FILE, LEVELS, MIN_ITEMS, Calibration, fit
+from pricer.price.calibration import CALIBRATION_FILE, LEVELS, MIN_ITEMS, Calibration, Calibrations, fit
 from pricer.price.distribution import PriceDistribution
+from pricer.price.prior import correct
 from pricer.settings import PROFILES, ModelRef, Settings
 from train.data import load_rows
 from train.distributions import score_rows
@@ -153,10 +157,17 @@ def calibrate(distribution: PriceDistribution, rows: pd.DataFrame) -> tuple[Cali
     return found, report
 
 
-def save(calibration: Calibration, folder: Path) -> Path:
+def calibrations_in(folder: Path, adapter: Adapter) -> Calibrations:
+    """What a folder has for these weights already, under other priors; nothing where there is none."""
+    path, own = folder / CALIBRATION_FILE, weights_sha256(adapter.folder)
+    found = Calibrations.load(path).by_prior if path.is_file() else {}
+    return Calibrations(by_prior={name: one for name, one in found.items() if one.adapter_sha256 == own})
+
+
+def save(calibrations: Calibrations, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return calibration.save(folder / CALIBRATION_FILE)
+        return calibrations.save(folder / CALIBRATION_FILE)
     except OSError as error:
         raise SetupError(
             f"{folder} cannot be written ({error.strerror}): name another folder in --out."
@@ -167,6 +178,11 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     parser = argparse.ArgumentParser(prog="python -m train.calibrate", description=__doc__.split("\n")[0])
     parser.add_argument("--data", help="folder made by train.prepare, or an items file")
+    parser.add_argument(
+        "--prior",
+        default="benchmark",
+        help="shop, benchmark, or a file of train.prior: which of the adapter's calibrations; default: benchmark",
+    )
     parser.add_argument("--profile", choices=PROFILES, help="default: PRICER_PROFILE, or embedded")
     parser.add_argument("--adapter", help="another adapter than the profile's")
     parser.add_argument("--out", help="folder for calibration.json; default: the adapter's")
@@ -183,7 +199,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> None:
     if not (options.data or options.check):
         raise InputError("There is nothing to do: name calibration rows in --data, or items in --check.")
-    settings = Settings.from_env(profile=options.profile)
+    settings = Settings.from_env(profile=options.profile, prior=options.prior)
     if options.adapter:
         settings = replace(settings, adapter=ModelRef.parse(options.adapter))
     if options.data and not options.out and not settings.adapter.is_folder:
@@ -192,24 +208,31 @@ def run(options: argparse.Namespace) -> None:
     items = load_rows(options.check) if options.check else None
 
     predictor = load_predictor(settings)
-    adapter = predictor.pair.adapter
-    calibration = adapter.calibration
+    adapter, prior = predictor.pair.adapter, predictor.prior
+    calibration = adapter.calibrations.under(prior)
+
+    def distribution(rows: pd.DataFrame) -> PriceDistribution:
+        return correct(score_rows(predictor, rows, settings, options.kept), adapter.prior, prior)
+
     if rows is not None:
-        calibration, report = calibrate(score_rows(predictor, rows, settings, options.kept), rows)
+        calibration, report = calibrate(distribution(rows), rows)
         about = {
             "data": Path(options.data).name,
             "date": date.today(),
             "adapter_sha256": weights_sha256(adapter.folder),
         }
         calibration = calibration.model_copy(update=about)
-        print(f"{len(rows):,} calibration rows of {options.data}\n\n{report}\n")
-        print(f"Written: {save(calibration, Path(options.out or adapter.folder))}")
+        print(f"{len(rows):,} calibration rows of {options.data}, under the prior {prior.name}\n\n{report}\n")
+        folder = Path(options.out or adapter.folder)
+        print(f"Written: {save(calibrations_in(folder, adapter).with_one(prior, calibration), folder)}")
     if items is not None:
         if calibration is None:
-            raise InputError(f"{settings.adapter} has no calibration yet: make one with --data.")
-        distribution = score_rows(predictor, items, settings, options.kept)
-        before, after = central(distribution), calibrated(calibration, distribution)
-        table = coverage_table(calibration, distribution, items["price"].to_numpy(float), before, after)
+            raise InputError(
+                f"{settings.adapter} has no calibration under the prior {prior.name} yet: make one with --data."
+            )
+        found = distribution(items)
+        before, after = central(found), calibrated(calibration, found)
+        table = coverage_table(calibration, found, items["price"].to_numpy(float), before, after)
         print(f"\n{len(items):,} items of {options.check}, with the calibration as it is\n\n{table}")
 
 

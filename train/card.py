@@ -13,7 +13,8 @@ from pricer.arena.metrics import summarise
 from pricer.arena.resampling import Estimate
 from pricer.arena.runs import HUB_DATASET, ITEMS_FILE, RUNS_FOLDER, join_items, load_items, load_runs
 from pricer.llama.adapter import weights_sha256
-from pricer.price.calibration import CALIBRATION_FILE, Calibration
+from pricer.price.calibration import CALIBRATION_FILE, Calibrations
+from pricer.price.prior import PRIOR_FILE, PricePrior
 from pricer.settings import ModelRef
 
 # Start of the base's name -> the Hub's word for its licence, and what that licence asks of an adapter.
@@ -74,6 +75,9 @@ text. Use it with Pricer, which reads the whole probability distribution over $1
 Price is $
 ```
 
+## Prices that it expects
+{prior}
+
 ## Training
 {training}
 
@@ -120,6 +124,7 @@ def model_card(folder: Path, runs: Path | None = None) -> str:
         what=what.format(base=base, rank=recipe.get("rank")),
         library=library,
         **{name: recipe[name] for name in ("max_text_tokens", "question")},
+        prior=_prior(folder),
         training=_training(recipe, record),
         figures="\n\n".join(parts),
         data=_data(recipe, data, sources),
@@ -191,14 +196,30 @@ def _validation(recipe: dict[str, Any], record: dict[str, Any], data: dict[str, 
 def _calibration(folder: Path) -> list[str]:
     if not (folder / CALIBRATION_FILE).is_file():
         return []
-    found = Calibration.load(folder / CALIBRATION_FILE)
-    if found.adapter_sha256 not in (None, weights_sha256(folder)):  # left by an adapter trained before
-        return []
-    held = ", ".join(f"{level:.0%} interval {share:.1%}" for level, share in sorted(found.coverage.items()))
-    return [
-        f"Intervals calibrated on {found.items:,} listings; share of prices held, cross-validated: "
-        f"{held or 'not recorded'}. Default point rule: {found.rule}."
-    ]
+    lines = []
+    for name, found in Calibrations.load(folder / CALIBRATION_FILE).by_prior.items():
+        if found.adapter_sha256 not in (None, weights_sha256(folder)):  # left by an adapter trained before
+            continue
+        held = ", ".join(
+            f"{level:.0%} interval {share:.1%}" for level, share in sorted(found.coverage.items())
+        )
+        lines.append(
+            f"- prior `{name}`: {found.items:,} listings; share of their prices held, cross-validated: "
+            f"{held or 'not recorded'}. Default point rule: {found.rule}."
+        )
+    return ["Intervals were calibrated under each price prior:\n\n" + "\n".join(lines)] if lines else []
+
+
+def _prior(folder: Path) -> str:
+    """What prices the model expects, and how to have them otherwise."""
+    if not (folder / PRIOR_FILE).is_file():
+        return "The spread of the prices that it learned from was not recorded; Pricer takes it to be the benchmark's."
+    found = PricePrior.load(folder / PRIOR_FILE)
+    return (
+        f"The prices that it learned from have a median of ${found.median_usd:,.0f}, and so it expects such prices before "
+        f"it has read a word. `{PRIOR_FILE}` holds their histogram, with which Pricer gives its answers for other prices, "
+        "such as a shop's: p'(n) ~ p(n) · shop(n) / trained(n)."
+    )
 
 
 def _runs(folder: Path) -> list[str]:

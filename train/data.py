@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
@@ -59,6 +61,25 @@ def load_rows(
             ) from None
     kept = {name: rows[name] for name in KEPT if name in rows}
     return pd.DataFrame({"text": texts, "price": prices, **kept}).astype({"price": float})
+
+
+def load_prices(path: str | Path, column: str = "price") -> tuple[np.ndarray, int]:
+    """The prices (US dollars) in a column of a parquet, CSV or JSONL (also .gz) file, and how many cells held none.
+
+    Raises InputError when the file cannot be read or lacks the column.
+    """
+    path = Path(path)
+    rows = _read(path)
+    if column not in rows:
+        found = ", ".join(show(str(name)) for name in rows.columns[:12]) or "none"
+        raise InputError(
+            f"{path.name} has no column {column}: name one of its own in --column; it has {found}."
+        )
+    prices = []
+    for cell in rows[column]:
+        with suppress(InputError):
+            prices.append(dollars(cell))
+    return np.array(prices, dtype=np.float64), len(rows) - len(prices)
 
 
 def _text(row: dict[str, Any]) -> str:

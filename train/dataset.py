@@ -19,13 +19,9 @@ import torch
 from datasets import Dataset
 
 from pricer.price.lattice import PRICES, PriceLattice
+from pricer.price.prior import price_bins
 from pricer.prompt import TAIL, build_prompt
 from train.recipe import Recipe
-
-
-def price_bins(prices_usd: np.ndarray) -> np.ndarray:
-    """Bin numbers on a log scale, eight to a factor of e."""
-    return np.floor(8 * np.log(np.clip(prices_usd, 1, 999))).astype(int)
 
 
 def row_weights(rows: pd.DataFrame, target_prices_usd: np.ndarray | None, recipe: Recipe) -> np.ndarray:

@@ -18,7 +18,6 @@ from pricer.manifest import Manifest, content_key
 from pricer.price.distribution import PriceDistribution
 from pricer.price.lattice import PRICES
 from pricer.settings import Settings
-from train.evaluate import score_by_distribution
 
 CHUNK = 64  # rows between two writes: what a kill can cost
 
@@ -26,7 +25,8 @@ CHUNK = 64  # rows between two writes: what a kill can cost
 def score_rows(
     predictor: Predictor, rows: pd.DataFrame, settings: Settings, folder: Path | str
 ) -> PriceDistribution:
-    """The tuned pass's distributions (rows, 999) of the rows' texts, in order.
+    """The tuned pass's own distributions (rows, 999) of the rows' texts, in order: under the prior that the adapter was
+    trained under.
 
     They are kept in `folder`, in a file that is named by what they are made of, which it holds too: models, prompt,
     protocol and texts; `probabilities` are (rows, 999) float32. Prices and calibration they do not hang on. Killed
@@ -40,9 +40,9 @@ def score_rows(
         for start in range(len(done), len(rows), CHUNK):
             prompts = [predictor.prepare(text) for text in rows["text"].iloc[start : start + CHUNK]]
             chunk = np.zeros((len(prompts), len(PRICES)), np.float32)
-            for record in score_by_distribution(predictor, prompts, "tuned", predictor.rule):
-                chunk[record["row"]] = record["probabilities"].probabilities
-                bar.update()
+            for indices, predictions in predictor.predict_batches(prompts, "tuned"):
+                chunk[indices] = [prediction.own.probabilities for prediction in predictions]
+                bar.update(len(indices))
             done = np.concatenate([done, chunk])
             _write(path, done, manifest)
     return PriceDistribution(done)

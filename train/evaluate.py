@@ -1,7 +1,7 @@
 """Score any pair of models on any items file, and write one evaluation run per model.
 
     python -m train.evaluate --items ../shared/data/pricer_test.parquet --out out/runs [--profile embedded]
-        [--passes base tuned] [--rule log-mean] [--protocol distribution|published] [--limit N]
+        [--passes base tuned] [--prior benchmark] [--rule log-mean] [--protocol distribution|published] [--limit N]
 
 The items file has columns `prompt` or `text`, and `price` (and `index`, `category` where known). Killed and
 started again, it goes on behind the last finished item; with other items, models or settings it refuses, or begins
@@ -30,13 +30,14 @@ from pricer.arena.metrics import Summary, summarise
 from pricer.arena.runs import Run, RunInfo, save_run
 from pricer.errors import PricerError, report
 from pricer.files import write_whole
-from pricer.llama.adapter import load_adapter_card
+from pricer.llama.adapter import Adapter, load_adapter_card
 from pricer.llama.base import choose_device, choose_precision
 from pricer.llama.made_of import predictions_made_of
+from pricer.llama.prediction import default_rule
 from pricer.llama.predictor import Predictor, load_predictor
 from pricer.manifest import Manifest, content_key
-from pricer.price.calibration import Calibration
-from pricer.price.distribution import DEFAULT_RULE, RULES
+from pricer.price.distribution import RULES
+from pricer.price.prior import PricePrior, load_prior
 from pricer.prompt import Prompt
 from pricer.settings import PASSES, PROFILES, ModelRef, Settings
 from train.data import load_rows
@@ -137,9 +138,10 @@ def run_info(
     rule: str,
     protocol: str,
     precision: str,
-    calibration: Calibration | None,
+    adapter: Adapter,
+    prior: PricePrior,
 ) -> RunInfo:
-    tuned = which == "tuned"
+    tuned, calibration = which == "tuned", adapter.calibrations.under(prior)
     folder = settings.adapter.is_folder
     return RunInfo(
         name=name,
@@ -151,11 +153,13 @@ def run_info(
         adapter=(Path(settings.adapter.name).name if folder else settings.adapter.name) if tuned else None,
         adapter_revision=settings.adapter.revision if tuned else None,
         rule=rule if protocol == "distribution" else "greedy",
+        prior=prior.name if tuned and protocol == "distribution" else None,
         calibrated_on=calibration.items if calibration and tuned and protocol == "distribution" else None,
         precision=precision,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         date=date.today(),
-        origin=f"python -m train.evaluate --profile {settings.profile} --passes {which} --rule {rule} --protocol {protocol}",
+        origin=f"python -m train.evaluate --profile {settings.profile} --passes {which} "
+        f"--prior {prior.name} --rule {rule} --protocol {protocol}",
     )
 
 
@@ -207,6 +211,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--profile", choices=PROFILES, help="default: PRICER_PROFILE, or embedded")
     parser.add_argument("--adapter", help="another adapter than the profile's")
     parser.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES))
+    parser.add_argument(
+        "--prior",
+        default="benchmark",
+        help="what prices the tuned pass is to expect: shop, benchmark, or a file of train.prior; default: benchmark",
+    )
     parser.add_argument("--rule", choices=RULES, help="default: the adapter's, for both passes")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="distribution")
     parser.add_argument("--limit", type=int, default=0, help="score the first N items only")
@@ -214,13 +223,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--restart", action="store_true", help="throw away what an unfinished run left")
     options = parser.parse_args(argv)
     try:
-        settings = Settings.from_env(profile=options.profile)
+        settings = Settings.from_env(profile=options.profile, prior=options.prior)
         if options.adapter:
             settings = replace(settings, adapter=ModelRef.parse(options.adapter))
         items = load_scored_items(options.items, options.limit)
         device, adapter = choose_device(settings), load_adapter_card(settings)
-        calibration, precision = adapter.calibration, choose_precision(settings, device)
-        rule = options.rule or (calibration.rule if calibration else DEFAULT_RULE)
+        prior, precision = load_prior(settings.prior), choose_precision(settings, device)
+        rule = options.rule or default_rule(adapter, prior)
         names = {which: f"{options.name or settings.profile}-{which}" for which in options.passes}
         progresses = {}
         for which, name in names.items():
@@ -235,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
         for which, name in names.items():
             progress = progresses[which]
             table = evaluate(predictor, items, which, rule=rule, protocol=options.protocol, progress=progress)
-            info = run_info(settings, name, which, rule, options.protocol, precision, calibration)
+            info = run_info(settings, name, which, rule, options.protocol, precision, adapter, prior)
             save_run(options.out, Run(info, table))
             progress.finish()
             price = items.sort_values("index")["price"].to_numpy(float)

@@ -34,6 +34,7 @@ from pricer.settings import ModelRef, Settings
 from train.dataset import PriceCollator, build_dataset
 from train.lean import lean_layers
 from train.output import last_checkpoint, save_run, whole_or_a_sentence
+from train.prior import trained_prior
 from train.recipe import Recipe, load_recipe, recorded
 from train.resume import begin
 from train.rows import taught, training_rows, validation_rows
@@ -120,6 +121,7 @@ def run(
         counts = (rows["weight"] > 0).to_numpy()
         rows, teacher = rows[counts], teacher[counts]
     weight = (rows["weight"] / rows["weight"].mean()).to_numpy()
+    prior = trained_prior(rows, weight, teacher)
     dataset = build_dataset(rows, weight, tokenizer, recipe)
     assert len(dataset) == len(rows), "a training row was lost"
     collator = PriceCollator(tokenizer, recipe, config.seed, teacher)
@@ -180,7 +182,7 @@ def run(
     }
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
-        out = save_run(model, tokenizer, recipe, fields, record, folder)
+        out = save_run(model, tokenizer, recipe, fields, record, folder, prior)
         log.info("written to %s", out)
     trainer.accelerator.wait_for_everyone()
     return record

@@ -4,6 +4,7 @@ adapter_config.json, adapter_model.safetensors   the adapter, in bf16; with meth
                   config.json, model.safetensors and the tokenizer's files
 pricer.json       the prompt it was trained on
 manifest.json     what the run is made of, from its beginning on (train.resume)
+prior.json        the price prior it was trained under
 recipe.yaml       every field that matters: python -m train.finetune <folder>/recipe.yaml repeats the run
 data_card.json    what it was trained on, as train.prepare wrote it
 metrics.json      validation figures, cost, device, versions, seed
@@ -27,6 +28,7 @@ from safetensors import SafetensorError
 from transformers import LlamaForCausalLM
 
 from pricer.errors import SetupError
+from pricer.price.prior import PRIOR_FILE, PricePrior
 from pricer.settings import ModelRef
 from train.card import model_card
 from train.recipe import Recipe
@@ -61,8 +63,10 @@ def save_run(
     fields: dict[str, Any],
     record: dict[str, Any],
     data: Path,
+    prior: PricePrior,
 ) -> Path:
-    """Write the output folder; `fields` as train.recipe.recorded gives them, `data` the prepared folder.
+    """Write the output folder; `fields` as train.recipe.recorded gives them, `data` the prepared folder, `prior` the
+    one of the rows as they counted.
 
     The adapter is in bf16, which halves its size; its base goes by the recipe's name for it. A whole model stays in
     fp32: what training changed is smaller than what bf16 rounds off."""
@@ -83,6 +87,7 @@ def save_run(
         card = {"question": recipe.question, "max_text_tokens": recipe.max_text_tokens}
         write_json(part / "pricer.json", card)
         write_json(part / "metrics.json", record)
+        prior.save(part / PRIOR_FILE)
         (part / "recipe.yaml").write_text(
             yaml.safe_dump(fields, sort_keys=False, allow_unicode=True), encoding="utf-8"
         )

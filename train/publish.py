@@ -21,11 +21,12 @@ from pricer.arena.runs import ITEMS_FILE, load_items, load_run
 from pricer.errors import InputError, PricerError, report
 from pricer.llama.adapter import weights_sha256
 from pricer.llama.hub import HUB_ID, Content, listing, size, upload
-from pricer.price.calibration import CALIBRATION_FILE, Calibration
+from pricer.price.calibration import CALIBRATION_FILE, Calibrations
+from pricer.price.prior import PRIOR_FILE
 from train.card import model_card
 
 NEEDED = ("adapter_config.json", "adapter_model.safetensors", "pricer.json", "recipe.yaml", "metrics.json")
-OPTIONAL = (CALIBRATION_FILE, "data_card.json")
+OPTIONAL = (CALIBRATION_FILE, PRIOR_FILE, "data_card.json")
 PATHS = {"data", "output", "extra_data", "unlabelled", "start_from", "teachers"}  # fields of a recipe
 MAX_BYTES = 20 * 2**20  # of any file but the weights: figures are small, text is not
 MAX_WEIGHTS_BYTES = 4 * 2**30  # rank 256 on all layers of the 8B makes 1.3 GB
@@ -74,7 +75,8 @@ def _check_base(folder: Path) -> None:
 
 def _check_calibration(folder: Path) -> None:
     path = folder / CALIBRATION_FILE
-    if path.is_file() and Calibration.load(path).adapter_sha256 not in (None, weights_sha256(folder)):
+    found = Calibrations.load(path).by_prior.values() if path.is_file() else ()
+    if any(one.adapter_sha256 not in (None, weights_sha256(folder)) for one in found):
         raise InputError(f"{path} belongs to other weights: run train.calibrate again, or delete it.")
 
 

@@ -14,8 +14,9 @@ import pandas as pd
 
 from pricer.arena.runs import RunInfo
 from pricer.errors import InputError
-from pricer.llama.prediction import Prediction
+from pricer.llama.prediction import Prediction, default_rule
 from pricer.llama.predictor import Predictor
+from pricer.price.prior import PricePrior
 from pricer.settings import PASSES, ModelRef, Settings
 
 STEP_SECONDS = 1.0  # about so often there is something new to see
@@ -35,17 +36,19 @@ def score_live(
     predictor: Predictor,
     items: pd.DataFrame,
     *,
-    rule: str | None = None,
+    prior: PricePrior | None = None,
     stop: threading.Event | None = None,
     step_seconds: float = STEP_SECONDS,
 ) -> Iterator[LiveStep]:
-    """Score `items` (index, text, price_usd) by both passes, in their order, a batch at a time.
+    """Score `items` (index, text, price_usd) by both passes, in their order, a batch at a time; the tuned pass under
+    `prior`, by default the predictor's.
 
     The first batch is one item; the next are as large as fits into `step_seconds`. `stop` is looked at between
     batches. Between them, too, other requests get the model. Raises InputError, before anything is scored, for a
     text that cannot be used.
     """
-    rule, stop = rule or predictor.rule, stop or threading.Event()
+    prior, stop = prior or predictor.prior, stop or threading.Event()
+    rule = default_rule(predictor.pair.adapter, prior)
     if items.empty:
         raise InputError("There is no item to score: choose at least one.")
     prompts = [predictor.prepare(text) for text in items["text"]]
@@ -55,7 +58,8 @@ def score_live(
         batch = items.iloc[done : done + size]
         start = time.perf_counter()
         for which in PASSES:
-            predictions = predictor.predict(prompts[done : done + size], which)
+            found = predictor.predict(prompts[done : done + size], which)
+            predictions = [prediction.under(prior) for prediction in found]
             rows[which] += [
                 table_row(index, prediction, rule, price_usd)
                 for index, price_usd, prediction in zip(
@@ -71,7 +75,9 @@ def score_live(
         yield LiveStep(done, len(items), spent / done * (len(items) - done), tables)
 
 
-def live_info(settings: Settings, which: str, *, name: str, label: str, rule: str) -> RunInfo:
+def live_info(
+    settings: Settings, which: str, *, name: str, label: str, rule: str, prior: str | None = None
+) -> RunInfo:
     """What made a live run; no path of this machine in it."""
     tuned = which == "tuned"
     return RunInfo(
@@ -83,6 +89,7 @@ def live_info(settings: Settings, which: str, *, name: str, label: str, rule: st
         adapter=_shown(settings.adapter) if tuned else None,
         adapter_revision=settings.adapter.revision if tuned else None,
         rule=rule,
+        prior=prior if tuned else None,
         date=date.today(),
         origin="scored live on this page",
     )

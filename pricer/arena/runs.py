@@ -67,6 +67,7 @@ class RunInfo(BaseModel):
     adapter: str | None = None
     adapter_revision: str | None = None
     rule: str | None = None
+    prior: str | None = None  # the price prior that a tuned model's answers are under
     calibrated_on: int | None = None  # held-out listings; None: the intervals are the model's own
     precision: str | None = None
     device: str | None = None

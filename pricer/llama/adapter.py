@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pricer.errors import SetupError
 from pricer.files import file_sha256
 from pricer.llama.gate import check_kind
 from pricer.llama.loading import explained, looks_like_a_path
-from pricer.price.calibration import CALIBRATION_FILE, Calibration
+from pricer.price.calibration import CALIBRATION_FILE, Calibrations
+from pricer.price.prior import PRIOR_FILE, PricePrior, load_prior
 from pricer.settings import ModelRef, Settings
 
 log = logging.getLogger(__name__)
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "pricer.json", CALIBRATION_FILE)
+ADAPTER_FILES = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "pricer.json",
+    PRIOR_FILE,
+    CALIBRATION_FILE,
+)
+# What an adapter was trained under that says nothing: most were, on that very dataset.
+USUAL_PRIOR = "benchmark"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter's folder on this machine, the prompt that it was trained on, and the calibration of its
-    predictions where train.calibrate made one."""
+    """A LoRA adapter's folder on this machine, the prompt that it was trained on, the price prior that it was trained
+    under (None: not known, its prices stay as they are), and the calibrations that train.calibrate made."""
 
     folder: Path
     base_model: str
     question: str
     max_text_tokens: int
-    calibration: Calibration | None = None
+    prior: PricePrior | None = None
+    calibrations: Calibrations = field(default_factory=Calibrations)
 
 
 def load_adapter_card(settings: Settings) -> Adapter:
@@ -68,20 +78,23 @@ def load_adapter_card(settings: Settings) -> Adapter:
         base_model=str(config.get("base_model_name_or_path") or ""),
         question=question,
         max_text_tokens=max_text_tokens,
-        calibration=_load_calibration(folder),
+        prior=PricePrior.load(folder / PRIOR_FILE)
+        if (folder / PRIOR_FILE).is_file()
+        else load_prior(USUAL_PRIOR),
+        calibrations=load_calibrations(folder),
     )
 
 
-def _load_calibration(folder: Path) -> Calibration | None:
+def load_calibrations(folder: Path) -> Calibrations:
     """What train.calibrate found for these very weights: training into the same folder leaves an older one's."""
     path = folder / CALIBRATION_FILE
     if not path.is_file():
-        return None
-    found = Calibration.load(path)
-    if found.adapter_sha256 not in (None, weights_sha256(folder)):
+        return Calibrations()
+    found, own = Calibrations.load(path).by_prior, weights_sha256(folder)
+    fitting = {name: one for name, one in found.items() if one.adapter_sha256 in (None, own)}
+    if len(fitting) < len(found):
         log.warning("%s belongs to another adapter and is not used: run train.calibrate again.", path)
-        return None
-    return found
+    return Calibrations(by_prior=fitting)
 
 
 def check_same_base(base: ModelRef, adapter: Adapter) -> None:

@@ -16,6 +16,7 @@ from pricer.llama.loading import explained, looks_like_a_path
 from pricer.llama.predictor import MAX_EDGES, TOLERANCE
 from pricer.manifest import Manifest
 from pricer.price.lattice import LATTICE_VERSION
+from pricer.price.prior import load_prior
 from pricer.settings import ModelRef, Settings
 
 _READERS = 4  # files hashed at once, where a model has several
@@ -47,9 +48,15 @@ def predictions_made_of(
     settings: Settings, adapter: Adapter, device: str, passes: Collection[str]
 ) -> dict[str, Any]:
     """As `distributions_made_of`, with what makes prices and intervals of the tuned pass's distributions."""
-    found = adapter.calibration if "tuned" in passes else None
-    return distributions_made_of(settings, adapter, device, passes) | {
-        "calibration": found and found.model_dump(mode="json")
+    made_of = distributions_made_of(settings, adapter, device, passes)
+    if "tuned" not in passes:
+        return made_of
+    prior = load_prior(settings.prior)
+    found = adapter.calibrations.under(prior)
+    return made_of | {
+        "price prior": prior.key,
+        "prior in training": adapter.prior and adapter.prior.key,
+        "calibration": found and found.model_dump(mode="json"),
     }
 
 

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from transformers import DynamicCache, LlamaForCausalLM
 
-from pricer.errors import SetupError
+from pricer.errors import InputError, SetupError
 from pricer.llama.batches import Work, token_batches
 from pricer.llama.pair import LlamaPair, load_pair
-from pricer.llama.prediction import Comparison, Prediction
+from pricer.llama.prediction import Comparison, Prediction, default_rule
 from pricer.llama.tree import Batch, Tree
-from pricer.price.distribution import DEFAULT_RULE, PriceDistribution
+from pricer.price.distribution import PriceDistribution
 from pricer.price.lattice import PROBES, Growth, PriceLattice
+from pricer.price.prior import SHIPPED, PricePrior, load_prior
 from pricer.prompt import Prompt, build_prompt, clean
 from pricer.settings import PASSES, Limits, Settings
 
@@ -36,6 +37,7 @@ _LOGITS = 2**24  # vocabulary-wide numbers in memory at once: 64 MiB in fp32
 class Predictor:
     """Scores product texts with a `LlamaPair`.
 
+    prior: the price prior that the tuned pass's answers are given under; None: as the model gives them.
     in_flight: batches that are computed side by side. With two, a card works on one while the other's next round is
     prepared here, which is the default there; on a CPU they would only wait for each other.
     `work` counts what the model was given to compute.
@@ -46,11 +48,12 @@ class Predictor:
         pair: LlamaPair,
         limits: Limits | None = None,
         *,
+        prior: PricePrior | None = None,
         tolerance: float = TOLERANCE,
         max_edges: int | None = MAX_EDGES,
         in_flight: int | None = None,
     ):
-        self.pair, self.limits = pair, limits or Limits()
+        self.pair, self.limits, self.prior = pair, limits or Limits(), prior
         self.tolerance, self.max_edges = tolerance, max_edges
         self.in_flight = in_flight or (2 if pair.device.type == "cuda" else 1)
         self.lattice = PriceLattice(pair.tokenizer)
@@ -58,9 +61,20 @@ class Predictor:
 
     @property
     def rule(self) -> str:
-        """The point rule to use when nobody names one: the one that was best for this adapter."""
-        calibration = self.pair.adapter.calibration
-        return calibration.rule if calibration else DEFAULT_RULE
+        """The point rule to use when nobody names one: the one that was best for this adapter under this prior."""
+        return default_rule(self.pair.adapter, self.prior)
+
+    @property
+    def priors(self) -> dict[str, PricePrior]:
+        """What a visitor may choose from, by name: those that ship, and this predictor's own."""
+        shipped = {name: load_prior(name) for name in SHIPPED}
+        return shipped | ({self.prior.name: self.prior} if self.prior else {})
+
+    def prior_named(self, name: str) -> PricePrior:
+        """One of `priors`. Raises InputError for another name."""
+        if name not in self.priors:
+            raise InputError(f"There is no price prior {name!r}: choose one of {', '.join(self.priors)}.")
+        return self.priors[name]
 
     def prepare(self, text: str) -> Prompt:
         """Clean, cut and frame one product text. Raises InputError for text that cannot be used."""
@@ -74,7 +88,7 @@ class Predictor:
     def compare(self, text: str) -> Comparison:
         """Both passes over one text. Raises InputError for text that cannot be used."""
         prompt = self.prepare(text)
-        return Comparison(prompt, **dict(self.both_passes(prompt)), rule=self.rule)
+        return Comparison(prompt, **dict(self.both_passes(prompt)))
 
     def both_passes(self, prompt: Prompt) -> Iterator[tuple[str, Prediction]]:
         """Both passes over one prepared prompt, each as it is done."""
@@ -102,7 +116,7 @@ class Predictor:
         Batches hold prompts of like length, so little of a batch is padding, and at most
         `limits.batch_tokens` tokens, so memory does not grow with the input.
         """
-        calibration = self.pair.adapter.calibration if which == "tuned" else None
+        reading = (self.pair.adapter, self.prior) if which == "tuned" else (None, None)
         batches = self._batches(prompts)
         flights: deque[_Flight] = deque()
 
@@ -125,7 +139,7 @@ class Predictor:
             distributions = PriceDistribution(flight.probabilities)
             yield (
                 flight.indices,
-                [Prediction(distributions[k], seconds, calibration) for k in range(len(flight.indices))],
+                [Prediction(distributions[k], seconds, *reading) for k in range(len(flight.indices))],
             )
             ended = time.perf_counter()
             start()
@@ -259,8 +273,9 @@ class Predictor:
 
 
 def load_predictor(settings: Settings) -> Predictor:
-    """The predictor for the models that the settings name. Raises SetupError with what to do."""
-    return Predictor(load_pair(settings), settings.limits)
+    """The predictor for the models and the prior that the settings name. Raises SetupError with what to do."""
+    prior = load_prior(settings.prior)  # before loading models for nothing
+    return Predictor(load_pair(settings), settings.limits, prior=prior)
 
 
 @dataclass

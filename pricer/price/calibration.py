@@ -26,8 +26,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pricer.errors import InputError, SetupError
+from pricer.files import write_whole
 from pricer.price.distribution import INTERVAL_LEVEL, RULES, PriceDistribution
 from pricer.price.lattice import PRICES
+from pricer.price.prior import PricePrior
 
 CALIBRATION_FILE = "calibration.json"
 LEVELS = (0.5, 0.8, 0.9)
@@ -69,6 +71,9 @@ class Calibration(_Record):
     coverage: dict[float, float] = {}
     data: str = ""  # the file that the listings came from
     date: datetime.date | None = None
+    prior_sha256: str | None = (
+        None  # of the price prior that it belongs to; None: the model's own distribution
+    )
     adapter_sha256: str | None = None  # of the weights that it belongs to; None: not said
 
     @field_validator("rule")
@@ -112,14 +117,28 @@ class Calibration(_Record):
         high = np.where(end >= 1, float(PRICES[-1]), distribution.quantile(end))
         return low, high
 
+
+class Calibrations(_Record):
+    """An adapter's calibration.json: for each price prior, by its name, the calibration under it."""
+
+    by_prior: dict[str, Calibration] = {}
+
+    def under(self, prior: PricePrior | None) -> Calibration | None:
+        """The one of that very prior, whatever it is called; None: of the model's own distribution."""
+        wanted = prior.sha256 if prior else None
+        return next((found for found in self.by_prior.values() if found.prior_sha256 == wanted), None)
+
+    def with_one(self, prior: PricePrior, calibration: Calibration) -> Calibrations:
+        """These, with `calibration` as that under `prior`."""
+        found = calibration.model_copy(update={"prior_sha256": prior.sha256})
+        return Calibrations(by_prior=self.by_prior | {prior.name: found})
+
     def save(self, path: Path | str) -> Path:
-        path = Path(path)
-        aside = path.with_name(f".{path.name}.tmp")  # a kill in the middle leaves the old file whole
-        aside.write_text(self.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
-        return aside.replace(path)
+        text = self.model_dump_json(indent=1, exclude_none=True) + "\n"
+        return write_whole(Path(path), lambda aside: aside.write_text(text, encoding="utf-8"))
 
     @classmethod
-    def load(cls, path: Path | str) -> Calibration:
+    def load(cls, path: Path | str) -> Calibrations:
         """Raises SetupError, one sentence that names the file, when it is damaged."""
         try:
             return cls.model_validate_json(Path(path).read_bytes())

@@ -27,8 +27,10 @@ from tqdm import tqdm
 from pricer.errors import InputError, PricerError, report
 from pricer.llama.adapter import Adapter, load_adapter_card
 from pricer.llama.made_of import predictions_made_of
+from pricer.llama.prediction import default_rule
 from pricer.manifest import Manifest
-from pricer.price.distribution import DEFAULT_RULE, RULES
+from pricer.price.distribution import RULES
+from pricer.price.prior import PRIOR_HELP, load_prior
 from pricer.scoring.engine import PlainEngine, Task
 from pricer.scoring.store import Store
 from pricer.settings import PASSES, PROFILES, Settings
@@ -105,10 +107,11 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = _parser().parse_args(argv)
     try:
-        settings = Settings.from_env(profile=options.profile)
+        settings = Settings.from_env(profile=options.profile, prior=options.prior)
         check_paths(options.input, options.output)
         adapter = load_adapter_card(settings)
-        rule = options.rule or (adapter.calibration.rule if adapter.calibration else DEFAULT_RULE)
+        prior = load_prior(settings.prior)
+        rule = options.rule or default_rule(adapter, prior)
         task = Task(settings, tuple(which for which in PASSES if which in options.passes), rule)
         engine = make_engine(options.engine, task, options.workers)  # which says at once if Ray is missing
         source = open_source(
@@ -142,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rule", choices=RULES, help="how a distribution becomes one price; default: the adapter's"
     )
+    parser.add_argument("--prior", help=PRIOR_HELP)
     parser.add_argument("--profile", choices=PROFILES, help="which pair of models; default: PRICER_PROFILE")
     parser.add_argument(
         "--engine", choices=ENGINES, default="plain", help="ray: all GPUs or CPUs of a cluster"

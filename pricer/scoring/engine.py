@@ -19,7 +19,7 @@ _FIGURES = ("usd", "low_usd", "high_usd", "unpriced_mass")  # of one pass over o
 
 @dataclass(frozen=True)
 class Task:
-    """How rows are scored: the models, the passes in the order of PASSES, and the point rule."""
+    """How rows are scored: the models and the price prior, the passes in the order of PASSES, and the point rule."""
 
     settings: Settings
     passes: tuple[str, ...]

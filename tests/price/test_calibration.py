@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from pricer.errors import InputError, SetupError
 from pricer.llama.adapter import load_adapter_card, weights_sha256
-from pricer.price.calibration import CALIBRATION_FILE, LEVELS, MIN_ITEMS, Band, Calibration, fit
+from pricer.price.calibration import CALIBRATION_FILE, LEVELS, MIN_ITEMS, Band, Calibration, Calibrations, fit
 from pricer.price.distribution import RULES, PriceDistribution
+from pricer.price.prior import load_prior
 from pricer.settings import ModelRef
 
 GRID = np.arange(1, 1000)
@@ -261,26 +262,30 @@ def test_listings_that_cannot_be_used():
 @given(calibrations())
 def test_a_calibration_survives_its_file(tmp_path_factory, calibration):
     path = tmp_path_factory.getbasetemp() / CALIBRATION_FILE
-    assert calibration.save(path) == path
-    assert Calibration.load(path) == calibration
+    calibrations = Calibrations().with_one(load_prior("shop"), calibration)
+    assert calibrations.save(path) == path
+    assert Calibrations.load(path) == calibrations
 
 
 def test_what_fit_finds_survives_its_file(tmp_path):
     distribution, price = listings(400, seed=13)
     calibration = fit(distribution, price, rule="mean").model_copy(update={"coverage": {0.9: 0.901}})
-    again = Calibration.load(calibration.save(tmp_path / CALIBRATION_FILE))
+    saved = Calibrations(by_prior={"own": calibration}).save(tmp_path / CALIBRATION_FILE)
+    again = Calibrations.load(saved).under(None)
     assert again == calibration
     assert np.array_equal(again.interval(distribution), calibration.interval(distribution))
     assert [path.name for path in tmp_path.iterdir()] == [CALIBRATION_FILE]
 
 
 def good_file():
-    return json.loads(fit(*listings(200, seed=14), rule="median").model_dump_json(exclude_none=True))
+    found = Calibrations().with_one(load_prior("shop"), fit(*listings(200, seed=14), rule="median"))
+    return json.loads(found.model_dump_json(exclude_none=True))
 
 
 def damaged(change):
     content = good_file()
-    change(content, content["bands"][-1])
+    one = content["by_prior"]["shop"]
+    change(one, one["bands"][-1])
     return json.dumps(content).encode()
 
 
@@ -311,7 +316,7 @@ def test_a_damaged_file_is_one_sentence_that_names_it(tmp_path, content):
     path = tmp_path / CALIBRATION_FILE
     path.write_bytes(content)
     with pytest.raises(SetupError) as caught:
-        Calibration.load(path)
+        Calibrations.load(path)
     sentence = str(caught.value)
     assert sentence.startswith(str(path)) and "delete this file" in sentence and "\n" not in sentence
 
@@ -319,29 +324,41 @@ def test_a_damaged_file_is_one_sentence_that_names_it(tmp_path, content):
 def test_no_file_is_said_too(tmp_path):
     for path in (tmp_path / "none.json", tmp_path):
         with pytest.raises(SetupError, match=str(path)):
-            Calibration.load(path)
+            Calibrations.load(path)
+
+
+def test_each_prior_has_its_own_whatever_it_is_called():
+    shop, benchmark = load_prior("shop"), load_prior("benchmark")
+    first, second = (fit(*listings(200, seed=seed), rule="median") for seed in (15, 16))
+    both = Calibrations().with_one(shop, first).with_one(benchmark, second)
+    assert both.under(shop).bands == first.bands and both.under(benchmark).bands == second.bands
+    assert both.under(None) is None
+    assert both.under(shop.model_copy(update={"name": "mine"})).bands == first.bands
+    other = benchmark.model_copy(update={"name": "shop"})  # the name alone does not make it that prior
+    assert Calibrations().with_one(shop, first).under(other) is None
+    assert both.with_one(shop, second).under(shop).bands == second.bands
 
 
 # --- the adapter that carries it -----------------------------------------------------------------
 
 
 def test_the_adapter_carries_it(tiny_settings, calibrated_adapter):
-    assert load_adapter_card(tiny_settings).calibration is None
+    assert load_adapter_card(tiny_settings).calibrations.by_prior == {}
     card = load_adapter_card(replace(tiny_settings, adapter=ModelRef(str(calibrated_adapter))))
-    assert card.calibration == Calibration.load(calibrated_adapter / CALIBRATION_FILE)
+    assert card.calibrations == Calibrations.load(calibrated_adapter / CALIBRATION_FILE)
 
 
 def test_another_adapters_calibration_is_not_used(tiny_settings, calibrated_adapter, tmp_path, caplog):
     folder = shutil.copytree(calibrated_adapter, tmp_path / "adapter")
     settings = replace(tiny_settings, adapter=ModelRef(str(folder)))
-    own = Calibration.load(folder / CALIBRATION_FILE).model_copy(
-        update={"adapter_sha256": weights_sha256(folder)}
-    )
+    both = Calibrations.load(folder / CALIBRATION_FILE).by_prior
+    update = {"adapter_sha256": weights_sha256(folder)}
+    own = Calibrations(by_prior={name: one.model_copy(update=update) for name, one in both.items()})
     own.save(folder / CALIBRATION_FILE)
-    assert load_adapter_card(settings).calibration == own
+    assert load_adapter_card(settings).calibrations == own and len(own.by_prior) == 2
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")  # trained again
-    assert load_adapter_card(settings).calibration is None
+    assert load_adapter_card(settings).calibrations.by_prior == {}
     assert "belongs to another adapter" in caplog.text
 
 

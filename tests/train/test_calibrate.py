@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,9 @@ import pytest
 from pricer.llama.adapter import weights_sha256
 from pricer.llama.predictor import Predictor
 from pricer.manifest import Manifest
-from pricer.price.calibration import CALIBRATION_FILE, LEVELS, Calibration
+from pricer.price.calibration import CALIBRATION_FILE, LEVELS, Calibrations, fit
 from pricer.price.distribution import RULES, PriceDistribution
+from pricer.price.prior import correct, load_prior
 from pricer.settings import ModelRef, Settings
 from train import calibrate, distributions
 
@@ -84,6 +86,10 @@ def scored(monkeypatch):
     return prompts
 
 
+def calibration_in(folder, prior="benchmark"):
+    return Calibrations.load(f"{folder}/{CALIBRATION_FILE}").by_prior[prior]
+
+
 def table(out):
     """{(level, predicted range): (items, held before, width before, held after, width after)}"""
     line = re.compile(
@@ -95,7 +101,7 @@ def table(out):
 def test_from_rows_to_an_app_that_uses_it(adapter, data, rows, capsys, tiny_predictor):
     assert calibrate.main(["--data", str(data)]) == 0
     out = capsys.readouterr().out
-    found = Calibration.load(adapter / CALIBRATION_FILE)
+    found = calibration_in(adapter)
     assert found.items == len(rows)
     assert found.adapter_sha256 == weights_sha256(adapter)
     assert found.data == "data"
@@ -122,9 +128,34 @@ def test_from_rows_to_an_app_that_uses_it(adapter, data, rows, capsys, tiny_pred
     from pricer.llama.predictor import load_predictor
     from pricer.settings import Settings
 
-    predictor = load_predictor(Settings.from_env())
+    predictor = load_predictor(Settings.from_env(prior="benchmark"))
     assert predictor.rule == found.rule
     assert predictor.compare(TEXTS[0]).to_dict()["tuned"]["calibrated"] is True
+
+
+def test_there_is_one_for_each_prior(adapter, data, rows, scored, capsys):
+    assert calibrate.main(["--data", str(data)]) == 0
+    scored.clear()
+    assert calibrate.main(["--data", str(data), "--prior", "shop"]) == 0
+    assert scored == []  # the model's own distributions are kept, whatever the prior
+    one, other = calibration_in(adapter), calibration_in(adapter, "shop")
+    assert one.prior_sha256 == load_prior("benchmark").sha256 and one.bands != other.bands
+    own = PriceDistribution(next(iter(kept_in("out/distributions"))))
+    under_shop = correct(own, load_prior("benchmark"), load_prior("shop"))
+    expected = fit(under_shop, rows["price"].to_numpy(), rule=other.rule)
+    assert other.bands == expected.bands
+    weights = adapter / "adapter_model.safetensors"
+    weights.write_bytes(
+        weights.read_bytes()[:-1] + b"\1"
+    )  # trained again: what belongs to the old weights goes
+    assert calibrate.main(["--data", str(data), "--prior", "shop"]) == 0
+    assert list(Calibrations.load(adapter / CALIBRATION_FILE).by_prior) == ["shop"]
+
+
+def kept_in(folder):
+    for path in sorted(Path(folder).glob("*.npz")):
+        with np.load(path) as kept:
+            yield kept["probabilities"]
 
 
 def test_a_second_start_scores_nothing_and_finds_the_same(adapter, data, scored, capsys):
@@ -155,7 +186,7 @@ def test_goes_on_behind_the_last_chunk(adapter, data, scored, monkeypatch, capsy
     scored.clear()
     assert calibrate.main(["--data", str(data), "--kept", "elsewhere", "--out", "resumed"]) == 0
     assert len(scored) == len(TEXTS) - 100 and TEXTS[100] in scored[0]
-    whole, resumed = (Calibration.load(f"{name}/{CALIBRATION_FILE}") for name in ("whole", "resumed"))
+    whole, resumed = (calibration_in(name) for name in ("whole", "resumed"))
     assert resumed.rule == whole.rule
     for one, other in zip(whole.bands, resumed.bands, strict=True):
         for level in LEVELS:  # batches differ, and with them the last digits
@@ -280,7 +311,7 @@ def test_the_report_is_by_band_too():
         (["--data", "empty"], "calibration.parquet"),
         (["--data", "few.csv"], "30 rows"),
         (["--data", "few.csv", "--adapter", "someone/adapter"], "--out"),
-        (["--check", "few.csv"], "has no calibration yet"),
+        (["--check", "few.csv"], "has no calibration under the prior benchmark yet"),
         (["--data", "enough.csv", "--out", "few.csv"], "cannot be written"),
         (["--data", "enough.csv", "--kept", "few.csv"], "cannot be kept"),
     ],

@@ -8,7 +8,17 @@ from pricer.settings import Settings
 from pricer.ui import build_demo, page_options, theme
 
 TEXT = "Cordless drill with two batteries"
-FIELDS = {"price_usd", "low_usd", "high_usd", "calibrated", "rule", "rules", "unpriced_mass", "seconds"}
+FIELDS = {
+    "price_usd",
+    "low_usd",
+    "high_usd",
+    "calibrated",
+    "prior",
+    "rule",
+    "rules",
+    "unpriced_mass",
+    "seconds",
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +55,14 @@ def test_a_calibrated_adapter_gives_its_interval_and_its_rule(calibrated_predict
     answer = client.predict(TEXT, api_name="/predict")
     assert without_seconds(answer) == without_seconds(calibrated_predictor.compare(TEXT).to_dict("median"))
     assert (answer["base"]["calibrated"], answer["tuned"]["calibrated"]) == (False, True)
+
+
+def test_another_prior_is_a_parameter(client, tiny_predictor):
+    shop = client.predict(TEXT, "median", "shop", api_name="/predict")
+    expected = tiny_predictor.compare(TEXT).under(tiny_predictor.prior_named("shop")).to_dict("median")
+    assert without_seconds(shop) == without_seconds(expected) and shop["tuned"]["prior"] == "shop"
+    with pytest.raises(Exception, match="choose one of shop, benchmark"):
+        client.predict(TEXT, "median", "/etc/passwd", api_name="/predict")
 
 
 def test_long_text_is_reported_as_cut(client):

@@ -21,7 +21,9 @@ from pricer.arena.runs import Run, RunInfo
 from pricer.arena.upload import Upload, read_products
 from pricer.arena.view import View
 from pricer.errors import InputError
+from pricer.llama.prediction import default_rule
 from pricer.llama.predictor import Predictor
+from pricer.price.prior import PricePrior
 from pricer.settings import PASSES, Settings
 from pricer.ui.actions import ActionEvent, Actions
 from pricer.ui.evaluate import text
@@ -181,9 +183,12 @@ class OwnBox:
             try:
                 self.limit.check(request)
                 own, todo = self._todo(own, source, int(count), given)
-                infos = self._infos(own)
+                # A visitor's products are a shop's; the test items are the benchmark's.
+                ours = source == OWN_PRODUCTS or not self.predictor.prior
+                prior = self.predictor.prior if ours else self.predictor.prior_named("benchmark")
+                infos = self._infos(own, prior)
                 step, parts = _look_at_pair(*[info.name for info in infos.values()]), {"whole": True}
-                for now in score_live(self.predictor, todo, stop=control.stop):
+                for now in score_live(self.predictor, todo, prior=prior, stop=control.stop):
                     own = own.with_runs(*[Run(infos[which], now.tables[which]) for which in PASSES])
                     shown = answer(session, own, step, **parts)
                     session = shown[0]
@@ -250,7 +255,7 @@ class OwnBox:
         chosen = known.sample(min(count, len(known)))
         return own, chosen.assign(text=chosen["index"].map(texts))
 
-    def _infos(self, own: OwnRuns) -> dict[str, RunInfo]:
+    def _infos(self, own: OwnRuns, prior: PricePrior | None) -> dict[str, RunInfo]:
         """What the two runs will be called, and how they are made."""
         infos = {}
         for which in PASSES:
@@ -260,7 +265,8 @@ class OwnBox:
                 which,
                 name=own.free_name(f"live-{which}"),
                 label=own.free_label(label),
-                rule=self.predictor.rule,
+                rule=default_rule(self.predictor.pair.adapter, prior),
+                prior=prior.name if prior else None,
             )
         return infos
 
