@@ -11,7 +11,7 @@ import yaml
 
 from pricer.arena.metrics import summarise
 from pricer.arena.resampling import Estimate
-from pricer.arena.runs import HUB_DATASET, ITEMS_FILE, RUNS_FOLDER, join_items, load_items, load_runs
+from pricer.arena.runs import HUB_DATASET, ITEM_SETS, RUNS_FOLDER, join_items, load_items, load_runs
 from pricer.llama.adapter import weights_sha256
 from pricer.price.calibration import CALIBRATION_FILE, Calibrations
 from pricer.price.prior import PRIOR_FILE, PricePrior
@@ -41,6 +41,10 @@ SOURCE_LICENCES = {
 }
 UNKNOWN_LICENCE = "licence not recorded"
 CATEGORIES_SHOWN, SOURCES_SHOWN = 12, 20
+ITEM_SET_WORDS = {
+    "benchmark": "Test items of the benchmark, whose prices are balanced",
+    "everyday": "Everyday listings, with prices as shops have them",
+}
 
 # What it is, by the recipe's method: title, first words, what else it is used with, the front matter's own fields.
 _KINDS = {
@@ -223,14 +227,22 @@ def _prior(folder: Path) -> str:
 
 
 def _runs(folder: Path) -> list[str]:
-    """A table of the evaluation runs on the test items, ours first, with 95 % bootstrap intervals over items."""
-    items = load_items(folder if (folder / ITEMS_FILE).is_file() else RUNS_FOLDER)
-    rows = []
-    for run in load_runs(folder).values():
+    """A table of the evaluation runs on each item set, ours first, with 95 % bootstrap intervals over items."""
+    return [table for item_set in ITEM_SETS for table in _runs_on(folder, item_set)]
+
+
+def _runs_on(folder: Path, item_set: str) -> list[str]:
+    runs = load_runs(folder, item_set).values()
+    if not runs:
+        return []
+    own = (folder / ITEM_SETS[item_set]).is_file()
+    items, rows = load_items(folder if own else RUNS_FOLDER, item_set), []
+    for run in runs:
         table = join_items(run, items)
         found = summarise(table["price_usd"], table["guess_usd"])
         cells = [
             f"{run.info.label}{', as others published it' if run.info.published else ''}",
+            run.info.prior or "",
             run.info.rule or "",
             f"{len(table):,}",
             _cell(found.error_usd, "$", 2),
@@ -238,11 +250,12 @@ def _runs(folder: Path) -> list[str]:
             _cell(found.hits_pct, "", 1),
         ]
         rows.append((run.info.published, found.error_usd.value, f"| {' | '.join(cells)} |"))
-    if not rows:
-        return []
-    head = "| model | rule | items | error | RMSLE | hits % |\n|---|---|---|---|---|---|"
+    head = "| model | prior | rule | items | error | RMSLE | hits % |\n|---|---|---|---|---|---|---|"
     lines = [line for _, _, line in sorted(rows)]
-    return ["Test items, with 95 % bootstrap intervals over items:", "\n".join([head, *lines])]
+    return [
+        f"{ITEM_SET_WORDS[item_set]}, with 95 % bootstrap intervals over items:",
+        "\n".join([head, *lines]),
+    ]
 
 
 def _cell(found: Estimate, unit: str, digits: int) -> str:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pricer.arena.upload import show
 from pricer.errors import InputError
-from pricer.tables.cells import read_price
+from pricer.tables.cells import Amounts, read_price
 from pricer.tables.stream import check_unpacked
 from train.clean import curated_text
 
@@ -75,10 +75,10 @@ def load_prices(path: str | Path, column: str = "price") -> tuple[np.ndarray, in
         raise InputError(
             f"{path.name} has no column {column}: name one of its own in --column; it has {found}."
         )
-    prices = []
+    amounts, prices = Amounts(rows[column]), []
     for cell in rows[column]:
         with suppress(InputError):
-            prices.append(dollars(cell))
+            prices.append(amounts.read(cell))
     return np.array(prices, dtype=np.float64), len(rows) - len(prices)
 
 

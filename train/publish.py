@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
-from pricer.arena.runs import ITEMS_FILE, load_items, load_run
+from pricer.arena.runs import ITEM_SETS, load_items, load_run
 from pricer.errors import InputError, PricerError, report
 from pricer.llama.adapter import weights_sha256
 from pricer.llama.hub import HUB_ID, Content, listing, size, upload
@@ -104,17 +104,19 @@ def _run_files(runs: Path) -> dict[str, Content]:
     for name in names:
         load_run(runs / name)
         files |= {f"runs/{name}{ending}": runs / f"{name}{ending}" for ending in (".json", ".parquet")}
-    if (runs / ITEMS_FILE).is_file():
-        _check_items(runs)
-        files[f"runs/{ITEMS_FILE}"] = runs / ITEMS_FILE
+    for item_set, name in ITEM_SETS.items():
+        if (runs / name).is_file():
+            _check_items(runs, item_set)
+            files[f"runs/{name}"] = runs / name
     return files
 
 
-def _check_items(runs: Path) -> None:
-    more = set(pq.read_schema(runs / ITEMS_FILE).names) - set(load_items(runs).columns)
+def _check_items(runs: Path, item_set: str) -> None:
+    name = ITEM_SETS[item_set]
+    more = set(pq.read_schema(runs / name).names) - set(load_items(runs, item_set).columns)
     if more:
         raise InputError(
-            f"{ITEMS_FILE} has a column {min(more)}, which is not published: save the items without it."
+            f"{name} has a column {min(more)}, which is not published: save the items without it."
         )
 
 

@@ -1,9 +1,9 @@
 """Evaluation runs: what a system guessed for each test item, and what that system was.
 
 A run is a table, one row per item (`index` is the item's position in the test split), and a small JSON
-saying what made it: `<name>.parquet` and `<name>.json` in one folder, next to the one `items.parquet` that
-holds every item's category and price. An item's text is not stored here: it is joined when the dataset can
-be read, see `load_item_texts`; without it the plots show category and index.
+saying what made it: `<name>.parquet` and `<name>.json` in one folder, next to one table for each item set
+(`items.parquet` is the benchmark's) that holds every item's category, price and label. An item's text is not
+stored here: it is joined when the dataset can be read, see `load_item_texts`; without it the plots show the label.
 
 Files may come from outside, so each is checked as it is read (`tables`), and one that cannot be used ends
 in an `InputError` of one sentence.
@@ -34,7 +34,10 @@ from pricer.tables.stream import check_unpacked
 log = logging.getLogger(__name__)
 
 RUNS_FOLDER = ASSETS / "runs"
-ITEMS_FILE = "items.parquet"
+BENCHMARK, EVERYDAY = "benchmark", "everyday"
+# Item set -> the table of its items. The benchmark's are of price-balanced listings, everyday ones as shops have them.
+ITEM_SETS = {BENCHMARK: "items.parquet", EVERYDAY: "items-everyday.parquet"}
+ITEMS_FILE = ITEM_SETS[BENCHMARK]
 MOST_ROWS = 10_000_000  # of a table; equal numbers by the billion fit into a small file
 HUB_DATASET = "ed-donner/pricer-data"
 
@@ -72,6 +75,7 @@ class RunInfo(BaseModel):
     precision: str | None = None
     device: str | None = None
     date: datetime.date | None = None
+    items: Literal["benchmark", "everyday"] = BENCHMARK  # which item set its indexes are of
     data_set: str = HUB_DATASET
     split: str = "test"
     origin: str = ""
@@ -82,8 +86,8 @@ class RunInfo(BaseModel):
     @field_validator("name")
     @classmethod
     def _is_free(cls, name: str) -> str:
-        if name == "items" or name.endswith((".json", ".parquet")):
-            raise ValueError("a run cannot be called items, nor end in .json or .parquet")
+        if name == "items" or name.startswith("items-") or name.endswith((".json", ".parquet")):
+            raise ValueError("a run cannot be called items or items-…, nor end in .json or .parquet")
         return name
 
 
@@ -98,16 +102,17 @@ class Run:
 # Reading and writing -------------------------------------------------------------------------------------
 
 
-def load_items(folder: Path | str = RUNS_FOLDER) -> pd.DataFrame:
-    """The test items: index, category, price_usd, sorted by index."""
-    path = Path(folder) / ITEMS_FILE
+def load_items(folder: Path | str = RUNS_FOLDER, item_set: str = BENCHMARK) -> pd.DataFrame:
+    """The test items of a set: index, category, price_usd, label ("": none), sorted by index."""
+    path = Path(folder) / ITEM_SETS[item_set]
     return check_items(_read_table(path), path.name)
 
 
-def save_items(folder: Path | str, items: pd.DataFrame) -> Path:
-    """Write `items.parquet`; no text, whatever columns `items` has."""
-    items = check_items(items, ITEMS_FILE)
-    return _replace(Path(folder) / ITEMS_FILE, lambda path: _write_table(items, path))
+def save_items(folder: Path | str, items: pd.DataFrame, item_set: str = BENCHMARK) -> Path:
+    """Write the set's table; no text but the labels, whatever columns `items` has."""
+    path = Path(folder) / ITEM_SETS[item_set]
+    items = check_items(items, path.name)
+    return _replace(path, lambda path: _write_table(items, path))
 
 
 def load_run(path: Path | str) -> Run:
@@ -136,16 +141,18 @@ def list_runs(folder: Path | str = RUNS_FOLDER) -> list[RunInfo]:
     return [info for path in _run_files(folder) if (info := _or_log(_load_info, path))]
 
 
-def load_runs(folder: Path | str = RUNS_FOLDER) -> dict[str, Run]:
-    """Every run in the folder by name. One broken file is logged, and takes no other run with it."""
-    return {run.info.name: run for path in _run_files(folder) if (run := _or_log(load_run, path))}
+def load_runs(folder: Path | str = RUNS_FOLDER, item_set: str = BENCHMARK) -> dict[str, Run]:
+    """Every run in the folder on the items of a set, by name. One broken file is logged, and takes no other run with
+    it."""
+    found = (run for path in _run_files(folder) if (run := _or_log(load_run, path)))
+    return {run.info.name: run for run in found if run.info.items == item_set}
 
 
 # Joining -------------------------------------------------------------------------------------------------
 
 
 def join_items(run: Run, items: pd.DataFrame) -> pd.DataFrame:
-    """The run's rows with `category`, `price_usd`, `error_usd` (absolute) and `outcome` of each item.
+    """The run's rows with `category`, `price_usd`, `label`, `error_usd` (absolute) and `outcome` of each item.
 
     Raises InputError for a row whose index is no item's.
     """
@@ -158,7 +165,7 @@ def join_items(run: Run, items: pd.DataFrame) -> pd.DataFrame:
 
 def join_pair(run_a: Run, run_b: Run, items: pd.DataFrame) -> pd.DataFrame:
     """The items that both runs have, their columns ending in `_a` and `_b`, for paired comparison."""
-    shared = ["index", "category", "price_usd"]
+    shared = [name for name in ("index", "category", "price_usd", "label") if name in items]
     a, b = join_items(run_a, items), join_items(run_b, items)
     return a.merge(b, on=shared, how="inner", validate="one_to_one", suffixes=("_a", "_b"))
 

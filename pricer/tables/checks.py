@@ -8,6 +8,7 @@ import pandas as pd
 
 from pricer.errors import InputError
 
+LABEL_CHARS = 80  # of an item's label: a name, no text
 MAX_USD = 1_000_000.0  # beyond this a number is a parsing mistake (an article number), not a guess
 
 # Column -> (lowest, highest) value. The first two columns are required in every run.
@@ -42,7 +43,8 @@ def check_table(table: pd.DataFrame, name: str, items: pd.DataFrame | None = Non
 
 
 def check_items(items: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The items' table, sorted by index, without any other column, or an InputError."""
+    """The items' table, sorted by index, without any other column, or an InputError. `label` is a few words that name
+    the item, "" where there are none."""
     required = ("index", "category", "price_usd")
     _check_columns(items, name, required, None)
     index = _check_index(_check_numbers(items, "index", *COLUMNS["index"], name), name)
@@ -50,7 +52,10 @@ def check_items(items: pd.DataFrame, name: str) -> pd.DataFrame:
     check_prices(price_usd, "price_usd", name, above_zero=True)
     category = items["category"].reset_index(drop=True)
     _check_rows(category.isna() | (category.astype(str) == ""), name, "category", "is empty")
-    columns = {"index": index, "category": category.astype(str), "price_usd": price_usd}
+    label = items["label"] if "label" in items else pd.Series("", index=items.index)
+    label = label.fillna("").astype(str).reset_index(drop=True)
+    _check_rows(label.str.len() > LABEL_CHARS, name, "label", f"has more than {LABEL_CHARS} characters")
+    columns = {"index": index, "category": category.astype(str), "price_usd": price_usd, "label": label}
     return pd.DataFrame(columns).sort_values("index", ignore_index=True)
 
 

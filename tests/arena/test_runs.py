@@ -40,6 +40,41 @@ def folder(tmp_path):
     return tmp_path
 
 
+# Item sets
+
+
+def test_runs_and_items_of_a_set_stay_apart(tmp_path):
+    everyday = pd.DataFrame(
+        {"index": [0], "category": ["Mice"], "price_usd": [14.0], "label": ["Wireless mouse"]}
+    )
+    runs.save_items(tmp_path, ITEMS)
+    runs.save_items(tmp_path, everyday, "everyday")
+    runs.save_run(tmp_path, make_run())
+    info = RunInfo(name="daily", label="Daily", kind="tuned", items="everyday", prior="shop")
+    runs.save_run(tmp_path, Run(info, pd.DataFrame({"index": [0], "guess_usd": [12.0]})))
+    assert (
+        list(runs.load_runs(tmp_path)) == ["mine"] and runs.load_items(tmp_path)["label"].tolist() == [""] * 4
+    )
+    daily = runs.load_runs(tmp_path, "everyday")["daily"]
+    joined = runs.join_items(daily, runs.load_items(tmp_path, "everyday"))
+    assert joined.loc[0, ["label", "category", "error_usd"]].tolist() == ["Wireless mouse", "Mice", 2.0]
+    assert {info.name for info in runs.list_runs(tmp_path)} == {"mine", "daily"}
+
+
+def test_a_label_is_a_name_and_no_text(tmp_path):
+    with pytest.raises(InputError, match="row 2, column label has more than 80"):
+        runs.save_items(tmp_path, ITEMS.assign(label=["a", "b" * 81, "c", "d"]))
+
+
+@pytest.mark.parametrize("item_set", runs.ITEM_SETS)
+def test_every_shipped_item_has_a_name_of_its_own(item_set):
+    items = runs.load_items(item_set=item_set)
+    assert len(items) == {"benchmark": 1000, "everyday": 750}[item_set]
+    assert items["index"].tolist() == list(range(len(items))) and items["label"].is_unique
+    words = items["label"].str.split().str.len()
+    assert words.between(2, 8).all() and items["label"].str.len().max() <= 60
+
+
 # Reading and writing
 
 
@@ -133,7 +168,7 @@ def test_a_missing_run_or_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "../up", "a/b", "Big", "-x", "a b", ".hidden", "items", "x.json", "a\n"]
+    "name", ["", "../up", "a/b", "Big", "-x", "a b", ".hidden", "items", "items-everyday", "x.json", "a\n"]
 )
 def test_names_that_are_no_file_names(name):
     with pytest.raises(ValueError):
@@ -143,7 +178,7 @@ def test_names_that_are_no_file_names(name):
 def test_the_shipped_runs_load_without_a_complaint(caplog):
     items, loaded = runs.load_items(), runs.load_runs()
     assert not caplog.records
-    assert len(items) == 1000 and items.columns.tolist() == ["index", "category", "price_usd"]
+    assert len(items) == 1000 and items.columns.tolist() == ["index", "category", "price_usd", "label"]
     assert [info.name for info in runs.list_runs()] == list(loaded)
     for run in loaded.values():
         assert len(runs.join_items(run, items)) == len(run.table)
@@ -412,6 +447,7 @@ def test_the_shipped_runs_are_what_the_importer_writes(tmp_path):
     items = SHARED / "data" / "pricer_test.parquet"
     import_published.main([str(SHARED / "reference"), "--items", str(items), "--out", str(tmp_path)])
     shipped, fresh = runs.load_runs(), runs.load_runs(tmp_path)
-    assert runs.load_items().equals(runs.load_items(tmp_path))
+    shown = ["index", "category", "price_usd"]  # labels are train.items' part
+    assert runs.load_items()[shown].equals(runs.load_items(tmp_path)[shown])
     for name, run in fresh.items():
         assert shipped[name].info == run.info and shipped[name].table.equals(run.table)

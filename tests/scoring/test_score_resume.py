@@ -221,6 +221,7 @@ def test_parts_of_something_else_are_refused_and_kept(goods, own_pair, stopped, 
     ("arguments", "named"),
     [
         (["--rule", "mean"], "rule (log-mean, now mean)"),
+        (["--prior", "shop"], "price prior"),
         (["--passes", "base"], "passes (tuned, now base)"),
     ],
 )

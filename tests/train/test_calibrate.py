@@ -240,11 +240,11 @@ def test_a_file_under_a_wrong_name_is_not_used(adapter, rows, scored, tiny_predi
 
 def test_corrected_prices_are_calibrated_on_without_scoring_again(adapter, data, rows, scored):
     assert calibrate.main(["--data", str(data)]) == 0
-    before = Calibration.load(adapter / CALIBRATION_FILE)
+    before = calibration_in(adapter)
     rows.assign(price=(rows["price"] * 0.5).clip(lower=1)).to_parquet(data / "calibration.parquet")
     scored.clear()
     assert calibrate.main(["--data", str(data)]) == 0
-    assert scored == [] and Calibration.load(adapter / CALIBRATION_FILE).bands != before.bands
+    assert scored == [] and calibration_in(adapter).bands != before.bands
 
 
 def test_rows_of_a_preparation_that_was_killed_are_refused(adapter, data, capsys):

@@ -1,6 +1,7 @@
 """Scoring a file of items on a tiny random Llama: both runs, going on after a kill, the published protocol."""
 
 import json
+import re
 import shutil
 
 import pandas as pd
@@ -8,7 +9,8 @@ import pytest
 
 from pricer.arena.runs import load_run
 from pricer.llama.predictor import Predictor
-from pricer.price.calibration import CALIBRATION_FILE, Band, Calibration
+from pricer.price.calibration import CALIBRATION_FILE, Band, Calibration, Calibrations
+from pricer.price.prior import PRIOR_FILE, load_prior
 from train import evaluate
 
 ITEMS = pd.DataFrame(
@@ -129,10 +131,18 @@ CHANGES = {
     "items": texts_corrected,
     "adapter weights": lambda items, pair: trained_again(pair / "adapter" / "adapter_model.safetensors"),
     "base weights": lambda items, pair: trained_again(pair / "base" / "model.safetensors"),
-    "calibration": lambda items, pair: Calibration(
-        rule="log-mean",
-        bands=(Band(from_usd=0, items=9, tails={0.5: (0.2, 0.8), 0.8: (0.1, 0.9), 0.9: (0, 1)}),),
-    ).save(pair / "adapter" / CALIBRATION_FILE),
+    "calibration": lambda items, pair: (
+        Calibrations()
+        .with_one(
+            load_prior("benchmark"),
+            Calibration(
+                rule="log-mean",
+                bands=(Band(from_usd=0, items=9, tails={0.5: (0.2, 0.8), 0.8: (0.1, 0.9), 0.9: (0, 1)}),),
+            ),
+        )
+        .save(pair / "adapter" / CALIBRATION_FILE)
+    ),
+    "prior in training": lambda items, pair: load_prior("shop").save(pair / "adapter" / PRIOR_FILE),
     "prompt question": lambda items, pair: (pair / "adapter" / "pricer.json").write_text(
         '{"question": "What is it worth?", "max_text_tokens": 60}'
     ),
@@ -147,7 +157,8 @@ def test_progress_of_something_else_is_refused_or_begun_anew(score, unfinished, 
     capsys.readouterr()
     score("--passes", "tuned", code=2)
     said = capsys.readouterr().err.strip()
-    assert f"a run with other {change}: give the command" in said and len(said.splitlines()) == 1
+    assert re.search(rf"a run with other {change}( \(.*\))?: give the command", said)
+    assert len(said.splitlines()) == 1
     assert progress.read_bytes() == kept
     resumed = load_run(score("--passes", "tuned", "--restart") / "tiny-tuned").table
     assert 777.0 not in resumed["guess_usd"].tolist()
@@ -160,6 +171,7 @@ def test_progress_of_something_else_is_refused_or_begun_anew(score, unfinished, 
     ("arguments", "named"),
     [
         (["--rule", "median"], "rule (log-mean, now median)"),
+        (["--prior", "shop"], "price prior"),
         (["--limit", "4"], "items and prices"),
         (["--protocol", "published"], "protocol (distribution, now published)"),
     ],
@@ -198,6 +210,18 @@ def test_from_a_damaged_record_on_items_are_scored_again(score, unfinished):
     progress.write_text("\n".join([header, *records[:2], "[1]", *records[2:], ""]))
     guesses = load_run(score("--passes", "tuned") / "tiny-tuned").table["guess_usd"]
     assert (guesses == 777.0).sum() == 2
+
+
+def test_the_prior_is_the_benchmarks_unless_another_is_named(score, monkeypatch):
+    monkeypatch.setenv("PRICER_PRIOR", "shop")  # which is for pricing, not for the benchmark
+    folder = score()
+    benchmark = {which: load_run(folder / f"tiny-{which}") for which in ("base", "tuned")}
+    assert (benchmark["tuned"].info.prior, benchmark["base"].info.prior) == ("benchmark", None)
+    folder = score("--prior", "shop", "--restart")
+    shop = {which: load_run(folder / f"tiny-{which}") for which in ("base", "tuned")}
+    assert shop["tuned"].info.prior == "shop"
+    assert (shop["tuned"].table["guess_usd"] < benchmark["tuned"].table["guess_usd"]).all()
+    assert shop["base"].table["guess_usd"].equals(benchmark["base"].table["guess_usd"])
 
 
 def test_a_calibrated_adapter_gives_its_interval_and_its_rule(score, monkeypatch, calibrated_adapter):

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from pricer.llama.pair import load_pair
 from pricer.llama.predictor import Predictor
+from pricer.price.prior import PricePrior
 from pricer.settings import Settings
-from tests.train.commands import SMOKE, arguments, start, training_steps
+from tests.train.commands import SMOKE, arguments, rows_of, start, training_steps
 from train import finetune
 
 # End to end -----------------------------------------------------------------------------------------------
@@ -23,6 +24,9 @@ from train import finetune
 def test_smoke_recipe_writes_an_adapter(trained):
     code, out, base = trained
     assert code == 0
+    prices = rows_of(60)["price"].to_numpy()
+    prior = PricePrior.load(out / "prior.json")
+    assert prior.name == "trained" and prices.min() < prior.median_usd < prices.max()
     weights = out / "adapter_model.safetensors"
     assert weights.stat().st_size < 10 * 2**20
     with safe_open(weights, "pt") as file:
