@@ -36,7 +36,7 @@ from pricer.errors import InputError
 from pricer.figures import errors, guesses
 from pricer.llama.pair import load_pair
 from pricer.settings import Settings
-from pricer.tables import stream as table_stream
+from pricer.tables import arrow
 from pricer.tables.checks import COLUMNS
 from pricer.tables.stream import open_source
 from pricer.tables.writing import csv_text, harmless, write_table
@@ -256,7 +256,7 @@ def test_a_gz_bomb_is_refused_unread(tmp_path, name, monkeypatch):
 
 
 def test_parquet_bombs_are_refused_by_every_reader(tmp_path, monkeypatch):
-    monkeypatch.setattr(table_stream, "_BOMB_BYTES", 1_000_000)
+    monkeypatch.setattr(arrow, "BOMB_BYTES", 1_000_000)
     bomb = pa.table({"text": ["x" * 1_000_000] * 4, "price": [1.0] * 4})
     path = tmp_path / "run.parquet"
     pq.write_table(bomb, path, compression="zstd", use_dictionary=False)

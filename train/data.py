@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import gzip
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from pricer.arena.upload import show
 from pricer.errors import InputError
-from pricer.tables.cells import Amounts, read_price
-from pricer.tables.stream import check_unpacked
+from pricer.tables.arrow import check_unpacked
+from pricer.tables.cells import read_price, show
 from train.clean import curated_text
 
 BOMB_BYTES, BOMB_RATIO = 256_000_000, 50  # a .gz may unpack to so much, or to so many times its size
@@ -61,25 +58,6 @@ def load_rows(
             ) from None
     kept = {name: rows[name] for name in KEPT if name in rows}
     return pd.DataFrame({"text": texts, "price": prices, **kept}).astype({"price": float})
-
-
-def load_prices(path: str | Path, column: str = "price") -> tuple[np.ndarray, int]:
-    """The prices (US dollars) in a column of a parquet, CSV or JSONL (also .gz) file, and how many cells held none.
-
-    Raises InputError when the file cannot be read or lacks the column.
-    """
-    path = Path(path)
-    rows = _read(path)
-    if column not in rows:
-        found = ", ".join(show(str(name)) for name in rows.columns[:12]) or "none"
-        raise InputError(
-            f"{path.name} has no column {column}: name one of its own in --column; it has {found}."
-        )
-    amounts, prices = Amounts(rows[column]), []
-    for cell in rows[column]:
-        with suppress(InputError):
-            prices.append(amounts.read(cell))
-    return np.array(prices, dtype=np.float64), len(rows) - len(prices)
 
 
 def _text(row: dict[str, Any]) -> str:

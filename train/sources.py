@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from pricer.errors import InputError, SetupError
 from pricer.llama.hub import expect_answers
-from pricer.tables.stream import check_unpacked
+from pricer.tables.arrow import check_unpacked
 
 RAW_DATASET = "McAuley-Lab/Amazon-Reviews-2023"
 FORMATS = ".parquet, .csv or .jsonl (also .gz)"

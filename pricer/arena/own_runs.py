@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from pricer.arena.runs import Run, RunInfo
-from pricer.arena.upload import read_upload, show
+from pricer.arena.upload import read_upload
 from pricer.errors import InputError
 from pricer.settings import Limits
+from pricer.tables.cells import show
 from pricer.tables.checks import check_table
 
 OWN_INDEX = 1_000_000  # of the first own item; no test split is that long
@@ -83,7 +84,7 @@ class OwnRuns:
             indexes.append(known[key])
         twice = pd.Series(indexes, dtype="int64").duplicated()
         if twice.any():
-            row = int(np.argmax(twice)) + 1
+            row = products.index[int(np.argmax(twice))]
             raise InputError(f"Row {row}, column text stands there twice at this price: leave the row out.")
         added = pd.DataFrame(new, columns=["index", "category", "price_usd"])
         both = pd.concat([self.items, added], ignore_index=True) if new else self.items
@@ -137,18 +138,18 @@ def _check_items(table: pd.DataFrame, items: pd.DataFrame, name: str) -> None:
     price_usd = table["index"].map(items.set_index("index")["price_usd"])
     unknown = price_usd.isna().to_numpy()
     if unknown.any():
-        row = int(np.argmax(unknown)) + 1
+        at = int(np.argmax(unknown))
         raise InputError(
-            f"{name}: row {row}, column index: there is no test item {table['index'].iloc[row - 1]}: for items of "
+            f"{name}: row {table.index[at]}, column index: there is no test item {table['index'].iloc[at]}: for items of "
             "your own give text and price instead of index."
         )
     if "price_usd" in table:
         other = ((table["price_usd"] - price_usd).abs() > CENT + 1e-9).to_numpy()
         if other.any():
-            row = int(np.argmax(other)) + 1
+            at = int(np.argmax(other))
             raise InputError(
-                f"{name}: row {row}, column price: test item {table['index'].iloc[row - 1]} costs "
-                f"${price_usd.iloc[row - 1]:,.2f}, so this is another one: for items of your own leave the column index out."
+                f"{name}: row {table.index[at]}, column price: test item {table['index'].iloc[at]} costs "
+                f"${price_usd.iloc[at]:,.2f}, so this is another one: for items of your own leave the column index out."
             )
 
 

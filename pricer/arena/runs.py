@@ -28,8 +28,8 @@ from pricer.errors import InputError
 from pricer.llama.hub import expect_answers
 from pricer.prompt import product_text
 from pricer.settings import ASSETS
+from pricer.tables.arrow import check_unpacked
 from pricer.tables.checks import check_items, check_known, check_table
-from pricer.tables.stream import check_unpacked
 
 log = logging.getLogger(__name__)
 

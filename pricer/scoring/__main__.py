@@ -35,6 +35,8 @@ from pricer.scoring.engine import PlainEngine, Task
 from pricer.scoring.store import Store
 from pricer.settings import PASSES, PROFILES, Settings
 from pricer.tables import stream as table_stream
+from pricer.tables.lines import ROW_BYTES
+from pricer.tables.reading import FORMATS
 from pricer.tables.stream import Source, open_source
 
 ENGINES = ("plain", "ray")
@@ -65,7 +67,7 @@ def made_of(source: Source, task: Task, adapter: Adapter, device: str) -> dict[s
         "input": source.sha256,
         "text columns": source.text_columns,
         "characters at most": source.max_chars,
-        "parts": [source.part_rows, table_stream.PART_BYTES, table_stream.ROW_BYTES],
+        "parts": [source.part_rows, table_stream.PART_BYTES, ROW_BYTES],
         "passes": task.passes,
         "rule": task.rule,
         **predictions_made_of(task.settings, adapter, device, task.passes),
@@ -138,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("input", type=Path, help=" or ".join(table_stream.INPUTS))
+    parser.add_argument("input", type=Path, help=FORMATS)
     parser.add_argument("output", type=Path, help=" or ".join(table_stream.OUTPUTS))
     parser.add_argument("--text-column", help="default: prompt or text, else title and description")
     parser.add_argument("--passes", nargs="+", choices=PASSES, default=["tuned"], help="default: tuned")

@@ -15,6 +15,7 @@ from pricer.errors import InputError
 from pricer.tables.cells import NO_UTF8, ZERO_BYTE
 
 ROW_BYTES = 16 * 2**20  # a longer row is rejected unread
+TOO_LONG = f"longer than {ROW_BYTES // 2**20} MB"
 # What is held in memory, or written aside, may unpack to so much, or to so many times its size.
 BOMB_BYTES, BOMB_RATIO = 256_000_000, 50
 
@@ -23,11 +24,11 @@ DAMAGED = (OSError, EOFError, zlib.error)
 
 
 class TooLong(Exception):
-    """A row is longer than ROW_BYTES. Reading can go on behind the line at hand."""
+    """A row is too long, in words. Reading can go on behind the line at hand."""
 
 
 class Damaged(Exception):
-    """The rest of a packed file cannot be unpacked."""
+    """The rest of a file cannot be read, in words."""
 
 
 def decode(data: bytes) -> str:
@@ -48,38 +49,49 @@ def _encoding(start: bytes) -> str:
 class Lines:
     """A file's lines, ended by LF, CR or CRLF, with `number` as that of the last one.
 
-    One with which the row at hand would be longer than `left` is skipped without being held, and raises TooLong.
+    One with which the row at hand would be longer than it may be is skipped without being held, and raises TooLong.
     Bytes that are no UTF-8 become halves of characters: `cells.is_utf8` finds them.
     """
 
     def __init__(self, file: BinaryIO):
-        start = file.peek(2)[:2]
-        errors = "surrogateescape" if _encoding(start) == "utf-8-sig" else "surrogatepass"
-        self._file = io.TextIOWrapper(file, _encoding(start), errors, newline="")
-        self.number, self.left = 0, ROW_BYTES
+        try:
+            encoding = _encoding(file.peek(2)[:2])
+        except DAMAGED:
+            encoding = "utf-8-sig"
+        errors = "surrogateescape" if encoding == "utf-8-sig" else "surrogatepass"
+        self._file = io.TextIOWrapper(file, encoding, errors, newline="")
+        self.number = 0
+        self.begin_row()
+
+    def begin_row(self, most: int | None = None) -> None:
+        """From here on lines are those of another row, of at most ROW_BYTES characters."""
+        self._most = self._left = most or ROW_BYTES
+
+    @property
+    def size(self) -> int:
+        """Of the row at hand so far, in characters."""
+        return self._most - self._left
 
     def __iter__(self) -> Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._readline(self.left + 1)
+        line = self._readline(self._left + 1)
         if not line:
             raise StopIteration
         self.number += 1
-        self.left -= len(line)
-        if self.left < 0:
+        self._left -= len(line)
+        if self._left < 0:
             while line and not line.endswith(("\n", "\r")):
                 line = self._readline(_BLOCK)
-            raise TooLong
+            raise TooLong(TOO_LONG)
         return line
 
     def _readline(self, most: int) -> str:
         try:
             return self._file.readline(most)
-        except DAMAGED as error:
-            raise Damaged from error
-        except UnicodeDecodeError:  # UTF-16 that ends within a character
-            raise Damaged from None
+        except (*DAMAGED, UnicodeDecodeError) as error:  # the last: UTF-16 that ends within a character
+            raise Damaged("the rest of the file cannot be read") from error
 
 
 class _Hashed(io.RawIOBase):

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pricer.tables.arrow import escaped, values
 from pricer.tables.stream import PART_BYTES
 
 
@@ -23,7 +24,7 @@ def write_table(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], kind:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(map(harmless, schema.names))
             for table in tables:
-                columns = [column.to_pylist() for column in table.columns]
+                columns = [values(column) for column in table.columns]
                 writer.writerows([_cell(value) for value in row] for row in zip(*columns, strict=True))
         return
     with pq.ParquetWriter(path, schema) as writer:
@@ -43,7 +44,8 @@ def _cell(value: Any) -> Any:
     if value is None or value != value:
         return ""
     if isinstance(value, list | tuple | dict):
-        value = json.dumps(value, ensure_ascii=False, default=str)
+        value = json.dumps(value, ensure_ascii=False, default=lambda inner: str(escaped(inner)))
+    value = escaped(value)
     return harmless(value) if isinstance(value, str) else value
 
 

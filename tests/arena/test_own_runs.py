@@ -17,7 +17,7 @@ from pricer.arena.arena import Arena
 from pricer.arena.export import view_csv
 from pricer.arena.own_runs import OWN_CATEGORY, OWN_INDEX, OwnRuns, read_run
 from pricer.arena.runs import Run, RunInfo, save_run
-from pricer.arena.upload import read_products, read_upload, read_usd, show
+from pricer.arena.upload import read_products, read_upload
 from pricer.arena.view import View
 from pricer.errors import InputError
 from pricer.settings import Limits
@@ -89,49 +89,6 @@ def test_encodings(put, encoding):
     words = "text,price,guess\nKaffeemühle “Röst” 咖啡,49.90,55\n"
     own, name = read_run([put(words.encode(encoding))], OwnRuns(), ITEMS)
     assert list(own.texts.values()) == ["Kaffeemühle “Röst” 咖啡"]
-
-
-@pytest.mark.parametrize(
-    ("cell", "usd"),
-    [
-        ("1299", 1299.0),
-        ("$1,299.50", 1299.5),
-        ("1,299", 1299.0),
-        ("12,50", 12.5),
-        ("1.299,50", 1299.5),
-        (" $ 12 ", 12.0),
-        ("12 USD", 12.0),
-        (".5", 0.5),
-        ("-3", -3.0),  # read, and refused as out of range
-        *[
-            (cell, None)
-            for cell in (
-                "",
-                "abc",
-                "1,2,3",
-                "12.3.4",
-                "1e999",
-                "nan",
-                "inf",
-                "0x1A",
-                "1_000",
-                "٣",
-                "$",
-                "--1",
-            )
-        ],
-    ],
-)
-def test_read_usd(cell, usd):
-    assert read_usd(cell) == usd
-
-
-@given(st.floats(0, 1e6).map(lambda value: round(value, 2)))
-@settings(max_examples=500)
-def test_amounts_survive_every_way_of_writing_them(usd):
-    assert read_usd(f"${usd:,.2f}") == read_usd(f"{usd:.2f}") == read_usd(f"{usd:.2f} USD") == usd
-    european = f"{usd:,.2f}".replace(",", " ").replace(".", ",").replace(" ", ".")
-    assert read_usd(european) == usd
 
 
 def test_a_run_of_train_evaluate_keeps_what_it_says_of_itself(tmp_path):
@@ -249,17 +206,17 @@ BAD = {
     "index,guess,prediction\n0,5,6\n": "columns guess and prediction mean the same",
     "index,guess\n0,5\n1,2,3\n": "row 2 has 3 cells where the header has 2",
     "index,guess\n0\n": "row 1 has 1 cells",
-    'index,guess\n0,"5\n': "row 1 has a quotation mark out of place",
+    'index,guess\n0,"5\n': "row 1 has a quotation mark that is never closed (line 2)",
     'index,guess\n0,"5"6\n': "row 1 has a quotation mark out of place",
     "index,guess,low,high\n0,5,9,3\n": "row 1, column low is above high",
     "text,price,guess\n  ,5,6\n": "row 1, column text: an empty cell is no product text",
     "text,price,guess\nDrill,0,6\n": "row 1, column price is not above $0",
     "text,price,guess\nDrill,5,6\nDrill ,5.00,7\n": "Row 2, column text stands there twice at this price",
-    "index,guess\n0,5\n\0,7\n": "no text file",
-    "index,guess\n" + "x" * 200_000 + ",7\n": "row 1 holds a cell that is too long",
-    b"text,price,guess\nCaf\xe9,5,6\n": "no UTF-8 text",
-    "index,guess\n1,2\n".encode("utf-16-le"): "no text file",
-    codecs.BOM_UTF16_LE + b"odd": "no UTF-8 text",
+    "index,guess\n0,5\n\0,7\n": "row 2 is not text: it holds a zero byte",
+    "index,guess\n" + "x" * 200_000 + ",7\n": "row 1, column index: “xxx",
+    b"text,price,guess\nCaf\xe9,5,6\n": "row 1 is not UTF-8 text",
+    "index,guess\n1,2\n".encode("utf-16-le"): "no UTF-8 text",
+    codecs.BOM_UTF16_LE + b"odd": "cannot be read",
 }
 
 
@@ -307,13 +264,13 @@ def test_parquet_bombs_are_refused_unread(put):
         read_upload([put(bomb, "a.parquet")])
     # One long text that a dictionary repeats: small by all that the file says.
     text = pa.DictionaryArray.from_arrays(pa.array([0] * 1_000, pa.int32()), ["x" * 10_000_000])
-    with pytest.raises(InputError, match="column index does not hold numbers"):
+    with pytest.raises(InputError, match="column index: “xxx"):
         read_upload([put(parquet(pa.table({"index": text, "guess_usd": np.ones(1_000)})), "b.parquet")])
     nested = pa.array([[1.0] * 9] * 9)
-    with pytest.raises(InputError, match="column guess_usd does not hold numbers"):
+    with pytest.raises(InputError, match="column guess_usd: “"):
         read_upload([put(parquet(pa.table({"index": np.arange(9), "guess_usd": nested})), "c.parquet")])
-    with pytest.raises(InputError, match="column price is not known"):
-        read_upload([put(parquet(pa.table({"index": [1], "guess_usd": [2.0], "price": [3.0]})), "d.parquet")])
+    known = read_upload([put(parquet(pa.table({"index": [1], "guess_usd": [2.0], "x": ["y"]})), "d.parquet")])
+    assert list(known.table) == ["index", "guess_usd"]
     with pytest.raises(InputError, match="damaged"):
         read_upload([put(b"PAR1 no, not really PAR1", "e.parquet")])
 
@@ -321,13 +278,13 @@ def test_parquet_bombs_are_refused_unread(put):
 def test_which_files_go_together(put, tmp_path):
     csv, note = put("index,guess\n1,2\n"), put("{}", "run.json")
     for files in ([], [note], [csv, csv], [csv, note, note]):
-        with pytest.raises(InputError, match="one CSV or parquet file"):
+        with pytest.raises(InputError, match="one CSV, JSONL or parquet file"):
             read_upload(files)
     for files, complaint in (
         ([csv, note], "name: Field required"),
         ([csv, put("[" * 50_000, "deep.json")], "deep.json"),
         ([csv, put(" " * 65_000, "long.json")], "0.1 MB"),
-        ([put("index,guess\n1,2\n", "run.xlsx")], "no CSV file"),
+        ([put("index,guess\n1,2\n", "run.xlsx")], "cannot be read as a table"),
         ([tmp_path / "gone.csv"], "did not arrive"),
     ):
         with pytest.raises(InputError, match=complaint):
@@ -361,13 +318,6 @@ def test_names_are_harmless_and_each_is_used_once(read):
         "own-evil",
     ]
     assert len({run.info.label for run in own.runs.values()}) == 6
-
-
-@given(st.text(max_size=200))
-@settings(max_examples=500)
-def test_show_is_one_short_line(words):
-    shown = show(words)
-    assert len(shown) <= 60 and len(shown.splitlines()) <= 1 and shown == shown.strip()
 
 
 def test_exported_cells_are_harmless_and_the_words_are_the_visitors_own(put):

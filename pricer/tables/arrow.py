@@ -1,0 +1,100 @@
+"""Cells of a parquet file as Python values, whatever types and bytes it holds; and whether it is safe to unpack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as kinds
+
+from pricer.errors import InputError
+from pricer.tables import lines
+from pricer.tables.cells import NO_UTF8
+
+# Of one column in one row group, unpacked: at most as much as one page may hold; and, as no honest table packs
+# this well, far less where it was packed to a two-hundredth.
+PARQUET_BYTES, BOMB_BYTES, BOMB_RATIO = 2 * 2**30, 2**28, 200
+
+
+def plain(scalar: pa.Scalar) -> Any:
+    """The cell's value. Text that is not UTF-8 comes as bytes, and a time that Python lacks as its number in text."""
+    try:
+        return scalar.as_py()
+    except Exception:  # dates out of range, unknown time zones, no UTF-8: pyarrow raises unrelated classes
+        if isinstance(scalar, pa.DictionaryScalar):
+            return plain(scalar.dictionary[scalar.index.as_py()])
+        if isinstance(scalar, pa.StructScalar):
+            return {name: plain(scalar[name]) for name in scalar.type.names}
+        if isinstance(scalar, pa.ListScalar):
+            return [plain(value) for value in scalar.values]
+        if hasattr(scalar, "as_buffer"):
+            return scalar.as_buffer().to_pybytes()
+        return str(scalar.value) if hasattr(scalar, "value") else repr(scalar)
+
+
+def values(column: pa.Array | pa.ChunkedArray) -> list:
+    """`plain` of every cell."""
+    try:
+        return column.to_pylist()
+    except Exception:  # as in `plain`
+        return [plain(scalar) for scalar in column]
+
+
+def sound_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema that is passed on: a time in a zone that nobody knows becomes text."""
+    for at, field in enumerate(schema):
+        if kinds.is_timestamp(field.type) and field.type.tz:
+            try:
+                pa.scalar(0, field.type).as_py()
+            except Exception:  # of the time zone library
+                schema = schema.set(at, pa.field(field.name, pa.string()))
+    return schema.remove_metadata()
+
+
+def sound_batch(batch: pa.RecordBatch, schema: pa.Schema) -> tuple[pa.RecordBatch, dict[int, str]]:
+    """The batch in the types of `schema`, with bytes that are no UTF-8 written as escapes (`Caf\\xe9`), since readers
+    of the result would fail on them; and the rows whose lists or records hold such bytes, with the reason."""
+    columns, rejected = [], {}
+    for field, column in zip(schema, batch.columns, strict=True):
+        if column.type != field.type:
+            naive = column.cast(pa.timestamp(column.type.unit))
+            column = pa.array(
+                [v and f"{v} {column.type.tz}" for v in values(naive.cast(pa.string()))], field.type
+            )
+        elif not _is_sound(column):
+            if kinds.is_nested(field.type):
+                wrong = [at for at in range(len(column)) if not _is_sound(column.take(pa.array([at])))]
+                rejected |= {at: f"column {field.name}: {NO_UTF8}" for at in wrong}
+            else:
+                column = pa.array(map(escaped, values(column)), pa.string()).cast(field.type)
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, schema=schema), rejected
+
+
+def _is_sound(array: pa.Array) -> bool:
+    try:
+        array.validate(full=True)
+    except (pa.ArrowInvalid, pa.ArrowIndexError):
+        return False
+    return True
+
+
+def escaped(value: Any) -> Any:
+    """Bytes and broken text as text, with what is not UTF-8 written out."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def check_unpacked(about: pq.FileMetaData, name: str) -> None:
+    """Raise InputError for a parquet file that would unpack to far more than it is, before it is unpacked."""
+    for group in map(about.row_group, range(about.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            size = column.total_uncompressed_size
+            bomb = size > BOMB_BYTES and size > BOMB_RATIO * column.total_compressed_size
+            if bomb or size > PARQUET_BYTES or size > lines.ROW_BYTES * max(column.num_values, 1):
+                raise InputError(
+                    f"{name} unpacks to {size / 2**30:,.1f} GB in one piece (column {column.path_in_schema}): "
+                    "leave out rows that are too long, or write it again with smaller row groups."
+                )

@@ -1,0 +1,91 @@
+"""What columns are called: by which names of a file a caller's columns are found, the same for every caller.
+
+Names are compared in small letters with everything else as _: "Guess ($)" is guess. A mapping that somebody gave
+always wins over what would be found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from pricer.errors import InputError
+from pricer.prompt import product_text
+from pricer.tables.cells import show, text_cell
+
+# Column -> the names that a file may give it besides its own.
+NAMES = {
+    "index": ("item",),
+    "price_usd": ("price", "actual_price", "actual"),
+    "guess_usd": ("guess", "prediction", "predicted_price", "predicted"),
+    "low_usd": ("low",),
+    "high_usd": ("high",),
+}
+# Where a row's text is, the best place first: it is the first of these that the row has any words in.
+TEXTS = (("prompt",), ("text",), ("title", "description"), ("product",))
+TEXT_NAMES = tuple(name for names in TEXTS for name in names)
+KNOWN = {*NAMES, *TEXT_NAMES, "category", "features", "details"}.union(*NAMES.values())
+
+
+def normal(name: str) -> str:
+    """A column's name in small letters, everything but letters and digits as one _."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def choose(
+    names: Sequence[str],
+    wanted: Collection[str],
+    file_name: str,
+    mapping: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The file's name for each of the `wanted` columns that it has. Texts are wanted as TEXT_NAMES.
+
+    Raises InputError for a mapping to a column that is not there, and where two columns mean the same.
+    """
+    mapping = mapping or {}
+    found: dict[str, str] = {}
+    ours = {alias: column for column in wanted for alias in (column, *NAMES.get(column, ()))}
+    for name in names:
+        column = ours.get(normal(name))
+        if column is None or column in mapping:
+            continue
+        if column in found:
+            twice = f"{show(found[column])} and {show(name)}"
+            raise InputError(f"{file_name}: the columns {twice} mean the same: keep one of them.")
+        found[column] = name
+    for column, asked in mapping.items():
+        if column not in wanted:
+            known = ", ".join(wanted)
+            raise InputError(f"There is no column {show(column)} to be mapped: name one of {known}.")
+        alike = [name for name in names if name == asked] or [n for n in names if normal(n) == normal(asked)]
+        if not alike:
+            raise InputError(
+                f"{file_name} has no column {show(asked)}: choose one of its own ({listed(names)})."
+            )
+        found[column] = alike[0]
+    if texts := [place for place in TEXTS if any(name in mapping for name in place)]:
+        # Somebody said where the text is: it is nowhere else.
+        found = {
+            column: name for column, name in found.items() if column not in TEXT_NAMES or column in texts[0]
+        }
+    return found
+
+
+def listed(names: Sequence[str]) -> str:
+    return ", ".join(show(name, 40) for name in names[:12]) or "none"
+
+
+def has_text(chosen: Mapping[str, str]) -> bool:
+    return any(place[0] in chosen for place in TEXTS)
+
+
+def row_text(cells: Mapping[str, Any], chosen: Mapping[str, str]) -> str:
+    """A row's product text, out of its prompt's frame; "" for none. Raises InputError, whose message is the reason."""
+    for place in TEXTS:
+        found = (
+            product_text(text_cell(cells.get(chosen[name]), chosen[name])) for name in place if name in chosen
+        )
+        if text := "\n".join(filter(None, found)):
+            return text
+    return ""

@@ -1,0 +1,351 @@
+"""The one door: a CSV, TSV, JSONL or parquet file, plain or .gz, row by row, each whole or with the reason it is not.
+
+Memory holds one row (of parquet, a few), however long the file. Rows count from 1 without the header, in JSONL by line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as kinds
+from tqdm import tqdm
+
+from pricer.errors import InputError
+from pricer.tables import lines as text_lines
+from pricer.tables.arrow import check_unpacked, escaped, plain, sound_batch, sound_schema
+from pricer.tables.cells import NO_UTF8, Amounts, is_utf8, show
+from pricer.tables.columns import KNOWN
+from pricer.tables.delimited import Header, read_header, read_rows
+from pricer.tables.lines import DAMAGED, Damaged, Lines, TooLong, blocks, is_packed, open_bytes
+
+ENDINGS = {
+    **dict.fromkeys((".csv", ".tsv", ".txt"), "csv"),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl"),
+    **dict.fromkeys((".parquet", ".pq"), "parquet"),
+}
+FORMATS = ".csv, .tsv, .jsonl or .parquet (also .gz)"
+COLUMNS_MOST = 1_000  # in JSONL, where every line may name new ones
+_PARQUET_ROWS = 64  # unpacked at once
+
+
+@dataclass(frozen=True)
+class Row:
+    """`cells` by the file's names for the columns; empty where there is a `reason` why the row cannot be used."""
+
+    number: int
+    cells: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    size: int = 0  # bytes
+    lines: tuple[int, int] | None = None  # the file's first and last line of it; None for parquet
+
+    @property
+    def full_reason(self) -> str:
+        """The reason with the lines that the row took, where it took others along."""
+        first, last = self.lines or (0, 0)
+        if last > first:
+            return f"{self.reason} (lines {first:,} to {last:,})"
+        return f"{self.reason} (line {first:,})" if "quotation mark" in self.reason else self.reason
+
+    @property
+    def place(self) -> str:
+        """Where it stands, with its line where that is not what the number leads to expect."""
+        aside = (
+            self.lines
+            and self.lines[0] not in (self.number, self.number + 1)
+            and self.full_reason == self.reason
+        )
+        return f"row {self.number:,}" + (f" (line {self.lines[0]:,})" if aside else "")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What looking a file through once has found."""
+
+    rows: int
+    sha256: str
+    schema: pa.Schema  # of the columns as they are passed on
+    amounts: Mapping[str, Amounts]  # how each column that was asked for writes its numbers
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file that can be opened as a table; see `open_table`."""
+
+    path: Path
+    kind: str  # csv, jsonl or parquet
+    shown: str  # its name as complaints call it
+
+    @cached_property
+    def header(self) -> Header:
+        with open_bytes(self.path) as file:
+            return read_header(Lines(file), self.shown, KNOWN)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Of a parquet file, as it lies there."""
+        with self._parquet() as file:
+            return file.schema_arrow
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The file's names for its columns; those of JSONL are read from all its lines."""
+        if self.kind == "csv":
+            return list(self.header.names)
+        return self.schema.names if self.kind == "parquet" else self.survey().schema.names
+
+    def rows(self, sha256: Any = None) -> Iterator[Row]:
+        """All rows in order but the empty ones; `sha256` takes in the file's bytes, where they are read as text."""
+        if self.kind == "parquet":
+            return self._parquet_rows()
+        return self._csv_rows(sha256) if self.kind == "csv" else self._json_rows(sha256)
+
+    def survey(self, amounts_of: Collection[str] = (), most_rows: int | None = None) -> Survey:
+        """Look the file through: how many rows, which columns, and how those of `amounts_of` write their numbers.
+        Raises InputError when it is no such table, or has more than `most_rows`."""
+        found = {name: Amounts() for name in amounts_of}
+        types: dict[str, set[str]] = {}
+        rows, sha256 = 0, hashlib.sha256()
+        if self.kind == "parquet":
+            with self.path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256")
+            with self._parquet() as file:
+                self._check_rows(file.metadata.num_rows, most_rows)
+                if not any(map(self._is_written, found)):  # numbers are what they are
+                    return Survey(
+                        file.metadata.num_rows, sha256.hexdigest(), sound_schema(self.schema), found
+                    )
+        seen = tqdm(self.rows(sha256), desc=f"reading {self.shown}", unit=" rows", delay=2, mininterval=1)
+        for rows, row in enumerate(seen, 1):
+            self._check_rows(rows, most_rows)
+            for name, amounts in found.items():
+                amounts.see(row.cells.get(name))
+            for name, value in row.cells.items() if self.kind == "jsonl" else ():
+                types.setdefault(name, set()).add(_json_type(value))
+            if len(types) > COLUMNS_MOST:
+                raise InputError(
+                    f"{self.shown} names more than {COLUMNS_MOST:,} columns: give fewer per file."
+                )
+        return Survey(rows, sha256.hexdigest(), self._passed_on(types), found)
+
+    def _check_rows(self, rows: int, most: int | None) -> None:
+        if most is not None and rows > most:
+            raise InputError(f"{self.shown}: there are more than {most:,} rows: leave some out.")
+
+    def _is_written(self, name: str) -> bool:
+        kind = self.schema.field(name).type
+        return not (kinds.is_integer(kind) or kinds.is_floating(kind))
+
+    def _passed_on(self, types: dict[str, set[str]]) -> pa.Schema:
+        if self.kind == "parquet":
+            return sound_schema(self.schema)
+        if self.kind == "csv":
+            return pa.schema([pa.field(name, pa.string()) for name in self.header.names])
+        if not types:
+            raise InputError(f"{self.shown} is no JSONL file: each line must be a JSON object.")
+        return pa.schema([pa.field(name, _arrow_type(some)) for name, some in types.items()])
+
+    def pass_on(self, rows: list[Row], schema: pa.Schema) -> pa.Table:
+        """The rows with all their columns, to be written again."""
+        if self.kind == "parquet":
+            return pa.Table.from_batches([row.cells.batch for row in rows], schema=schema)
+        arrays = [
+            pa.array([_fit(row.cells.get(column.name), column.type) for row in rows], column.type)
+            for column in schema
+        ]
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+    def _csv_rows(self, sha256: Any) -> Iterator[Row]:
+        header = self.header
+        with open_bytes(self.path, sha256) as file:
+            for number, taken, cells, reason, size in read_rows(Lines(file), header):
+                yield Row(
+                    number, {} if reason else dict(zip(header.names, cells, strict=True)), reason, size, taken
+                )
+
+    def _json_rows(self, sha256: Any) -> Iterator[Row]:
+        with open_bytes(self.path, sha256) as file:
+            lines, damaged = Lines(file), False
+            while not damaged:
+                lines.begin_row()
+                line, reason, cells = "", "", {}
+                try:
+                    line = next(lines)
+                except StopIteration:
+                    return
+                except (TooLong, Damaged) as error:
+                    reason, damaged = str(error), isinstance(error, Damaged)
+                if not reason and not line.strip():
+                    continue
+                if not reason:
+                    cells, reason = json_object(line)
+                number = lines.number + damaged
+                yield Row(number, cells, reason, lines.size, (number, number))
+
+    @contextmanager
+    def _parquet(self) -> Iterator[pq.ParquetFile]:
+        with _unpacked(self.path) as source:
+            try:
+                file = pq.ParquetFile(source)
+            except Exception:  # pyarrow raises several unrelated classes on a damaged file
+                raise InputError(f"{self.shown} is damaged or no parquet file: write it again.") from None
+            with file:
+                check_unpacked(file.metadata, self.shown)
+                yield file
+
+    def _parquet_rows(self) -> Iterator[Row]:
+        schema, behind = sound_schema(self.schema), 0  # the rows of the groups so far
+        with self._parquet() as file:
+            for group in range(file.metadata.num_row_groups):
+                number, behind = behind, behind + file.metadata.row_group(group).num_rows
+                batches = file.iter_batches(_PARQUET_ROWS, row_groups=[group])
+                while number < behind:
+                    try:
+                        batch, rejected = sound_batch(raw := next(batches), schema)
+                    except Exception:  # as above; what stands behind a damaged page is lost with it
+                        reason = f"damaged: rows {number + 1:,} to {behind:,} cannot be read"
+                        yield Row(number + 1, reason=reason)
+                        break
+                    for at in range(batch.num_rows):
+                        number += 1
+                        cells = _ParquetCells(raw, batch.slice(at, 1), at)
+                        size, reason = cells.size, rejected.get(at, "")
+                        if size > text_lines.ROW_BYTES:
+                            reason = text_lines.TOO_LONG
+                        yield Row(number, {} if reason else cells, reason, size)
+
+
+def open_table(path: Path | str, *, most_bytes: int | None = None) -> Table:
+    """The table in a file of one of ENDINGS, plain or .gz, whose name says which. Raises InputError.
+
+    most_bytes: of the file, and of what it unpacks to.
+    """
+    path = Path(path)
+    shown = show(path.name)
+    kind = ENDINGS.get((path.with_suffix("") if is_packed(path) else path).suffix.lower())
+    if kind is None:
+        raise InputError(f"{shown} cannot be read as a table: give a {FORMATS} file.")
+    if not path.is_file():
+        raise InputError(f"There is no file {path}: name a {FORMATS} file.")
+    if most_bytes and (size := path.stat().st_size) > most_bytes:
+        raise InputError(
+            f"{shown} has {size / 1e6:,.1f} MB: give at most {most_bytes / 1e6:,.3g} MB, or fewer rows."
+        )
+    table = Table(path, kind, shown)
+    if kind == "parquet":
+        names = [name.strip() for name in table.schema.names]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(
+                f"{shown}: the column {show(twice)} stands there twice: keep or rename one of them."
+            )
+    return table
+
+
+def check_packed(path: Path, most: int | None = None) -> None:
+    """Raise InputError for a .gz file that unpacks to far more than it is."""
+    if is_packed(path):
+        try:
+            for _ in blocks(path, most):
+                pass
+        except DAMAGED:
+            pass  # the reader says where
+
+
+class _ParquetCells(Mapping):
+    """One row's cells, each unpacked when it is asked for; `batch` is the row as it is passed on."""
+
+    def __init__(self, raw: pa.RecordBatch, batch: pa.RecordBatch, at: int):
+        self._raw, self.batch, self._at = raw, batch, at
+
+    @property
+    def size(self) -> int:
+        """Bytes of the row. A dictionary is shared by all rows, and counts when its cell is asked for."""
+        return sum(c.nbytes for c in self.batch.columns if not pa.types.is_dictionary(c.type))
+
+    def __getitem__(self, name: str) -> Any:
+        at = self._raw.schema.get_field_index(name)
+        if at < 0:
+            raise KeyError(name)
+        return plain(self._raw.column(at)[self._at])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._raw.schema.names)
+
+    def __len__(self) -> int:
+        return self._raw.num_columns
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Path | BinaryIO]:
+    """The file itself; of a .gz, whose places cannot be jumped to, what it unpacks to."""
+    if not is_packed(path):
+        yield path
+        return
+    with tempfile.TemporaryFile() as aside:
+        try:
+            for block in blocks(path):
+                aside.write(block)
+        except DAMAGED:
+            raise InputError(f"{show(path.name)} is damaged: its end cannot be unpacked.") from None
+        aside.seek(0)
+        yield aside
+
+
+# JSONL ----------------------------------------------------------------------------------------------------
+
+
+def json_object(line: str) -> tuple[dict[str, Any], str]:
+    """(its members, "") or ({}, why it is none)."""
+    if not is_utf8(line):
+        return {}, NO_UTF8
+    try:
+        found = json.loads(line, object_pairs_hook=_members)
+    except _Twice as error:
+        return {}, f"the name {show(error.args[0])} stands there twice"
+    except (ValueError, RecursionError):
+        return {}, "not a JSON object"
+    whole = isinstance(found, dict) and is_utf8("".join(found))
+    return (found, "") if whole else ({}, "not a JSON object")
+
+
+class _Twice(ValueError):
+    """A name that an object has twice."""
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in names if names.count(name) > 1))
+    return members
+
+
+def _json_type(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "int" if abs(value) <= 2**53 else "long" if abs(value) < 2**63 else "other"
+    return {type(None): "none", bool: "bool", float: "float", str: "text"}.get(type(value), "other")
+
+
+def _arrow_type(found: set[str]) -> pa.DataType:
+    """A column's type by the kinds of its values; what does not go together is kept as JSON text."""
+    found = found - {"none"}
+    if found == {"bool"}:
+        return pa.bool_()
+    if found and found <= {"int", "long"}:
+        return pa.int64()
+    return pa.float64() if found and found <= {"int", "float"} else pa.string()
+
+
+def _fit(value: Any, type_: pa.DataType) -> Any:
+    if type_ != pa.string() or value is None:
+        return value
+    return escaped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
