@@ -36,7 +36,7 @@ from pricer.errors import InputError
 from pricer.figures import errors, guesses
 from pricer.llama.pair import load_pair
 from pricer.settings import Settings
-from pricer.tables import arrow
+from pricer.tables import arrow, lines
 from pricer.tables.checks import COLUMNS
 from pricer.tables.stream import open_source
 from pricer.tables.writing import csv_text, harmless, write_table
@@ -44,7 +44,7 @@ from pricer.ui.evaluate import html, text
 from pricer.ui.evaluate import own as evaluate_own
 from pricer.ui.evaluate import render as evaluate_render
 from train.data import load_rows
-from train.sources import Corrupt, find_source
+from train.sources import find_source
 
 ROOT = Path(__file__).parents[1]
 TIMES = int(os.environ.get("PRICER_FUZZ", "1"))
@@ -224,7 +224,7 @@ def memory_below(most):
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.csv", "rows.csv.gz"])
 def test_a_giant_line_of_listings_is_left_out_without_being_held(tmp_path, name, monkeypatch):
-    monkeypatch.setattr("train.sources._LINE_CHARS", 100_000)
+    monkeypatch.setattr(lines, "ROW_BYTES", 100_000)
     good = {"title": "Lamp", "price": 5}
     head, line = ("title,price\n", "Lamp,5\n") if ".csv" in name else ("", json.dumps(good) + "\n")
     opener = gzip.open if name.endswith(".gz") else open
@@ -234,16 +234,15 @@ def test_a_giant_line_of_listings_is_left_out_without_being_held(tmp_path, name,
             file.write(b"x" * 1_000_000)
         file.write(b"\n" + line.encode())
     with memory_below(4_000_000):
-        found = list(find_source(str(tmp_path / name)).records())
-    bad = [record for record in found if isinstance(record, Corrupt)]
-    assert len(found) == 3 and [record.reason for record in bad] == ["longer than 100,000 characters"]
-    assert [record["title"] for record in found if isinstance(record, dict)] == ["Lamp", "Lamp"]
+        found = list(find_source(str(tmp_path / name)).rows())
+    assert [row.reason for row in found] == ["", "longer than 16 MB", ""]
+    assert [row.cells["title"] for row in found if not row.reason] == ["Lamp", "Lamp"]
 
 
 @pytest.mark.parametrize("name", ["rows.csv.gz", "rows.jsonl.gz"])
 def test_a_gz_bomb_is_refused_unread(tmp_path, name, monkeypatch):
-    monkeypatch.setattr("train.data.BOMB_BYTES", 8_000_000)
-    monkeypatch.setattr("train.data.BOMB_RATIO", 20)
+    monkeypatch.setattr("pricer.tables.lines.BOMB_BYTES", 8_000_000)
+    monkeypatch.setattr("pricer.tables.lines.BOMB_RATIO", 20)
     with gzip.open(tmp_path / name, "wb") as file:
         for _ in range(64):
             file.write(b"\n" * 1_000_000)
@@ -263,7 +262,7 @@ def test_parquet_bombs_are_refused_by_every_reader(tmp_path, monkeypatch):
     (tmp_path / "run.json").write_text('{"name": "run", "label": "x", "kind": "tuned"}')
     for read in (
         lambda: load_rows(path),
-        lambda: list(find_source(str(path)).records()),
+        lambda: list(find_source(str(path)).rows()),
         lambda: open_source(path, max_chars=100),
         lambda: runs.load_run(path),
     ):
@@ -426,7 +425,7 @@ def test_any_training_file_is_read_or_refused_with_a_sentence(folder, kind, data
     content = "\n".join(data.draw(LINES[kind])).encode("utf-8", "replace") + data.draw(st.binary(max_size=9))
     packed = gzip.compress(content, 1) if path.suffix == ".gz" else content
     path.write_bytes(packed[: int(len(packed) * data.draw(st.sampled_from([0.5, 1.0, 1.0])))])
-    for read in (load_rows, lambda path: list(find_source(str(path)).records())):
+    for read in (load_rows, lambda path: list(find_source(str(path)).rows())):
         try:
             read(path)
         except InputError as error:

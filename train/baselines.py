@@ -34,8 +34,9 @@ from pricer.arena.metrics import predict_error
 from pricer.arena.runs import Run, RunInfo, save_run
 from pricer.errors import InputError, PricerError, SetupError, report
 from train.clean import MAX_PRICE_USD, MIN_PRICE_USD
+from train.data import load_items
 from train.dataset import row_weights
-from train.evaluate import format_summary, load_scored_items, summarise_run
+from train.evaluate import format_summary, summarise_run
 from train.prepared import check_whole
 from train.recipe import load_recipe
 from train.rows import weighed_rows
@@ -311,7 +312,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         train, validation = load_prepared(options.data, options.recipe)
-        items = load_scored_items(options.items, limit=0)
+        items = load_items(options.items)
         for name in options.only:
             run = run_baseline(name, train, validation, items)
             save_run(options.out, run)

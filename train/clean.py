@@ -17,7 +17,7 @@ from typing import Any
 from pricer.errors import InputError
 from pricer.prompt import clean as printable
 from pricer.prompt import is_framed, product_text
-from pricer.tables.cells import Amounts, read_price
+from pricer.tables.cells import Amounts, read_price, text_cell
 
 MIN_PRICE_USD, MAX_PRICE_USD = 0.50, 999.49
 # Some four times what any token budget here keeps; the rest of a description is never read.
@@ -66,10 +66,10 @@ def record_text(record: dict[str, Any]) -> str:
     Raises InputError, whose message is the reason to leave the record out, when there is no text.
     """
     for name in ("prompt", "text"):
-        ready = record.get(name)
-        if isinstance(ready, str) and ready.strip():
-            return curated_text(ready) if is_framed(ready) else listing_text(*ready.strip().split("\n", 1))
-    return listing_text(*(record.get(name) for name in ("title", "description", "features", "details")))
+        if ready := text_cell(record.get(name), name).strip():
+            return curated_text(ready) if is_framed(ready) else listing_text(*ready.split("\n", 1))
+    title, description, product = (text_cell(record.get(n), n) for n in ("title", "description", "product"))
+    return listing_text(title or product, description, record.get("features"), record.get("details"))
 
 
 def curated_text(text: str) -> str:

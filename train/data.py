@@ -2,111 +2,77 @@
 
 from __future__ import annotations
 
-import gzip
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from pricer.errors import InputError
-from pricer.tables.arrow import check_unpacked
-from pricer.tables.cells import read_price, show
+from pricer.tables.columns import choose, listed
+from pricer.tables.frames import Column, read_frame
+from pricer.tables.reading import open_table
 from train.clean import curated_text
 
-BOMB_BYTES, BOMB_RATIO = 256_000_000, 50  # a .gz may unpack to so much, or to so many times its size
-# Passed on as they are where the file has them.
-KEPT = ("category", "title", "target_like", "split", "group", "weight", "index", "source")
+# Taken where the file has them.
+KEPT = (
+    *(Column(name, "label") for name in ("category", "split", "source")),
+    Column("target_like", "flag"),
+    Column("group", "any"),
+    Column("weight", "number"),
+)
 
 
 def load_rows(
-    path: str | Path, columns: dict[str, str] | None = None, *, priced: bool = True
+    path: str | Path,
+    columns: dict[str, str] | None = None,
+    *,
+    priced: bool = True,
+    kept: Sequence[Column] = KEPT,
 ) -> pd.DataFrame:
-    """The rows of a parquet, CSV or JSONL (also .gz) file, in the file's order.
+    """The rows of a table, in the file's order: `text`, `price`, and those of the `kept` columns that it has.
 
-    `columns` maps a name used here to the file's name for it, for example {"price": "price_usd"}. With priced=False
-    prices are not read: `price` is NaN.
+    `text` is as the prompt wants it (title, newline, description), at most MAX_CHARS characters; `price` is in US
+    dollars, NaN with priced=False. `columns` maps a name used here to the file's name for it, for example
+    {"price": "list_price"}.
 
-    Returns columns `text` (title, newline, description, as the prompt wants it, at most MAX_CHARS characters;
-    taken from `prompt` where that is set, else from `text`, else from `title` and `description`) and `price`
-    (float, US dollars), and those of category, title, target_like, split, group, weight, index and source
-    that the file has.
-
-    Raises InputError when the file cannot be read, lacks these columns, or has a row without text or price.
+    Raises InputError when the file cannot be read, lacks these columns, or has a row that cannot be used.
     """
-    path = Path(path)
-    rows = _read(path)
-    for ours, theirs in (columns or {}).items():
-        if theirs not in rows:
-            raise InputError(f"{path.name} has no column {theirs}: name the one that holds the {ours}.")
-        rows[ours] = rows[theirs]
-    price = ["price"] if priced else []
-    if not set(price) <= set(rows.columns) or not {"prompt", "text", "title"} & set(rows.columns):
-        found = ", ".join(show(str(name)) for name in rows.columns[:12]) or "none"
-        wanted = "a column price and one" if priced else "one"
-        raise InputError(f"{path.name} needs {wanted} of prompt, text or title; it has {found}.")
-
-    columns_read = [name for name in ("prompt", "text", "title", "description") if name in rows]
-    texts, prices = [], []
-    for number, row in enumerate(rows[[*columns_read, *price]].to_dict("records"), 1):
-        try:
-            texts.append(_text(row))
-            prices.append(read_price(row["price"]) if priced else float("nan"))
-        except InputError as reason:
-            raise InputError(
-                f"Row {number:,} of {path.name} cannot be used ({reason}): complete or remove it."
-            ) from None
-    kept = {name: rows[name] for name in KEPT if name in rows}
-    return pd.DataFrame({"text": texts, "price": prices, **kept}).astype({"price": float})
-
-
-def _text(row: dict[str, Any]) -> str:
-    for name in ("prompt", "text"):
-        if _given(row.get(name)):
-            return curated_text(str(row[name]))
-    return curated_text(
-        "\n".join(str(row[name]) for name in ("title", "description") if _given(row.get(name)))
+    price = [Column("price_usd", "price", needed=True)] if priced else []
+    wanted = [Column("text", "text", needed=True), *price, *kept]
+    rows = read_frame(path, wanted, mapping=columns, to_text=curated_text, may_be_empty=True).reset_index(
+        drop=True
     )
+    rows = rows.rename(columns={"price_usd": "price"}) if priced else rows.assign(price=np.nan)
+    return rows.astype({"price": float})
 
 
-def _given(value: Any) -> bool:
-    return value is not None and value == value and bool(str(value).strip())
+def load_prices(path: str | Path, column: str = "price") -> tuple[np.ndarray, int]:
+    """The prices (US dollars) in a column of a table, and how many rows held none.
 
-
-def _read(path: Path) -> pd.DataFrame:
-    kind = path.with_suffix("").suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
-    readers = {
-        ".parquet": pd.read_parquet,
-        ".csv": pd.read_csv,
-        ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False, convert_dates=False),
-    }
-    if kind not in readers:
+    Raises InputError when the file cannot be read or lacks the column.
+    """
+    table = open_table(path)
+    mapping = None if column == "price" and "price" not in table.names else {"price_usd": column}
+    chosen = choose(table.names, ["price_usd"], table.shown, mapping)
+    if not chosen:
         raise InputError(
-            f"{path.name} cannot be read as rows: give a .parquet, .csv or .jsonl (also .gz) file."
+            f"{table.shown} has no column {column}: name one of its own in --column; it has: {listed(table.names)}."
         )
-    if not path.is_file():
-        raise InputError(f"There is no file {path}: name a file of products with their prices.")
-    try:
-        _check_size(path)
-        return readers[kind](path)
-    except InputError:
-        raise
-    except Exception as error:  # pandas and pyarrow raise many unrelated classes on a damaged file
-        raise InputError(
-            f"{path.name} is not a readable {kind} file: write it again or give another."
-        ) from error
+    found = table.survey(chosen.values())
+    amounts, prices = found.amounts[chosen["price_usd"]], []
+    for row in table.rows():
+        with suppress(InputError):
+            prices.append(amounts.read(row.cells.get(chosen["price_usd"])))
+    return np.array(prices, dtype=np.float64), found.rows - len(prices)
 
 
-def _check_size(path: Path) -> None:
-    """Raise InputError for a packed file that unpacks to far more than it is: all of it is to be held in memory."""
-    if path.suffix.lower() == ".parquet":
-        check_unpacked(pq.read_metadata(path), path.name)
-    if path.suffix.lower() == ".gz":
-        most, unpacked = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size), 0
-        with gzip.open(path) as file:
-            while block := file.read(2**20):
-                unpacked += len(block)
-                if unpacked > most:
-                    raise InputError(
-                        f"{path.name} unpacks to more than {most / 1e6:,.0f} MB: give the file itself, or fewer rows."
-                    )
+def load_items(path: str | Path, limit: int = 0) -> pd.DataFrame:
+    """Items to be scored: `load_rows` with `index`, whole numbers, each once; the rows' places where there is none."""
+    items = load_rows(path, kept=[*KEPT, Column("index", "index")])
+    if items.empty:
+        raise InputError(f"{Path(path).name} has no items: give one row per item.")
+    if "index" not in items:
+        items["index"] = np.arange(len(items))
+    return items.head(limit) if limit else items

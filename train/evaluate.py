@@ -24,11 +24,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from pricer.arena.metrics import Summary, summarise
 from pricer.arena.runs import Run, RunInfo, save_run
-from pricer.errors import PricerError, report
+from pricer.errors import InputError, PricerError, report
 from pricer.files import write_whole
 from pricer.llama.adapter import Adapter, load_adapter_card
 from pricer.llama.base import choose_device, choose_precision
@@ -40,7 +41,7 @@ from pricer.price.distribution import RULES
 from pricer.price.prior import PricePrior, load_prior
 from pricer.prompt import Prompt
 from pricer.settings import PASSES, PROFILES, ModelRef, Settings
-from train.data import load_rows
+from train.data import load_items
 
 CHUNK = 256  # items prepared at once, so that memory does not grow with the file
 MAX_GUESS_USD = 1e6  # what a run's table takes; greedy base models write longer numbers
@@ -188,11 +189,14 @@ def summarise_run(table: pd.DataFrame, price_usd: np.ndarray) -> Summary:
     return summarise(price_usd, table["guess_usd"].to_numpy(), **columns)
 
 
-def load_scored_items(path: str, limit: int) -> pd.DataFrame:
-    items = load_rows(path)
-    if "index" not in items:
-        items["index"] = np.arange(len(items))
-    return items.head(limit) if limit else items
+def check_name(name: str) -> None:
+    """Raises InputError for a name that no run can have, before anything is scored."""
+    try:
+        RunInfo(name=f"{name}-{PASSES[-1]}", label="x", kind="own")
+    except ValidationError:
+        raise InputError(
+            f"No run can be called {name}: use at most 70 small letters, digits, dots, underscores and hyphens."
+        ) from None
 
 
 def items_made_of(items: pd.DataFrame) -> dict[str, str]:
@@ -226,10 +230,11 @@ def main(argv: list[str] | None = None) -> int:
         settings = Settings.from_env(profile=options.profile, prior=options.prior)
         if options.adapter:
             settings = replace(settings, adapter=ModelRef.parse(options.adapter))
-        items = load_scored_items(options.items, options.limit)
+        items = load_items(options.items, options.limit)
         device, adapter = choose_device(settings), load_adapter_card(settings)
         prior, precision = load_prior(settings.prior), choose_precision(settings, device)
         rule = options.rule or default_rule(adapter, prior)
+        check_name(options.name or settings.profile)
         names = {which: f"{options.name or settings.profile}-{which}" for which in options.passes}
         progresses = {}
         for which, name in names.items():

@@ -9,8 +9,10 @@ from typing import Any
 from tqdm import tqdm
 
 from pricer.errors import InputError
+from pricer.tables.cells import Amounts
+from pricer.tables.columns import TEXT_NAMES, choose, has_text, listed, normal
 from train.clean import parse_price, plain, record_text
-from train.sources import Corrupt, Source
+from train.sources import Source
 
 # How many places of each reason are shown.
 SHOWN = 5
@@ -40,9 +42,12 @@ class Tally:
         return "\n".join(lines)
 
 
-def listing_row(record: dict[str, Any], source: Source, min_chars: int) -> dict[str, Any]:
-    """The row that a record becomes. Raises InputError, whose message is the reason to leave it out."""
-    price_usd = parse_price(record.get("price"))
+def listing_row(
+    record: dict[str, Any], source: Source, min_chars: int, amounts: Amounts | None = None
+) -> dict[str, Any]:
+    """The row that a record becomes; `amounts` know how its column writes prices. Raises InputError, whose message is
+    the reason to leave it out."""
+    price_usd = parse_price(record.get("price_usd"), amounts)
     text = record_text(record)
     if len(text) < min_chars:
         raise InputError("too little text")
@@ -56,15 +61,27 @@ def listing_row(record: dict[str, Any], source: Source, min_chars: int) -> dict[
     }
 
 
-def test_item(record: dict[str, Any]) -> dict[str, Any]:
+def test_item(record: dict[str, Any], amounts: Amounts | None = None) -> dict[str, Any]:
     """What is compared of a test item: its text, however short, whatever its price."""
     return {"text": record_text(record)}
+
+
+COLUMNS = (
+    *TEXT_NAMES,
+    "price_usd",
+    "features",
+    "details",
+    "category",
+    "main_category",
+    "target_like",
+    "source",
+)
 
 
 def clean_rows(
     source: Source,
     tally: Tally,
-    to_row: Callable[[dict[str, Any]], dict[str, Any]],
+    to_row: Callable[..., dict[str, Any]],
     *,
     needed: tuple[str, ...] = (),
     columns: dict[str, str] | None = None,
@@ -72,38 +89,55 @@ def clean_rows(
 ) -> Iterator[dict[str, Any]]:
     """The source's rows that can be used; the rest is tallied. `columns` maps our names to the source's.
 
-    Raises InputError when no record has a text and the `needed` columns, so that a wrong file is not taken
-    for one in which every row happens to be bad.
+    Raises InputError when the source has no text or not the `needed` columns, so that a wrong file is not taken
+    for one in which every row happens to be bad. Of the Hub that is known when no record had them.
     """
-    usable, seen = False, ""
-    records = tqdm(source.records(), desc=source.name, unit=" records", disable=None)
-    for number, record in enumerate(records, 1):
-        if limit and number > limit:
+    table, usable, seen, amounts = source.table, False, (), None
+    if table:
+        usable, seen = True, tuple(table.names)
+        chosen = _choose(seen, source, columns, tally)
+        if _lacks(chosen, needed):
+            raise _wrong_columns(source, needed, seen)
+        priced = [chosen["price_usd"]] if "price_usd" in needed else []
+        amounts = next(iter(table.survey(priced).amounts.values()), None)
+    for count, row in enumerate(tqdm(source.rows(), desc=source.name, unit=" records", disable=None), 1):
+        if limit and count > limit:
             break
         tally.read += 1
-        if isinstance(record, Corrupt):
-            tally.leave_out(record.reason, record.place)
-            continue
-        for ours, theirs in (columns or {}).items():
-            if theirs in record:
-                record[ours] = record[theirs]
-                tally.columns_found.add(theirs)
-        if not usable:
-            usable = record.keys() >= set(needed) and not record.keys().isdisjoint(
-                ("prompt", "text", "title")
-            )
-            seen = ", ".join(map(str, list(record)[:12]))
-            if not usable and number >= PATIENCE:
-                break
+        place = f"{source.name} {row.span or f'record {row.number:,}'}"
+        if not table and not row.reason and seen != (seen := tuple(row.cells)):
+            chosen = _choose(seen, source, columns, tally)
+            usable = usable or not _lacks(chosen, needed)
+        if not usable and count >= PATIENCE:
+            break
         try:
-            row = to_row(record)
+            if row.reason:
+                raise InputError(row.reason)
+            record = {ours: row.cells.get(theirs) for ours, theirs in chosen.items()}
+            made = to_row(record, amounts=amounts)
         except InputError as reason:
-            tally.leave_out(str(reason), f"{source.name} record {number:,}")
+            tally.leave_out(str(reason), place)
             continue
         tally.kept += 1
-        yield row
+        yield made
     if not usable:
-        columns = " and ".join((*needed, "one of prompt, text or title"))
-        raise InputError(
-            f"{source.name} has no {columns} (it has: {seen or 'nothing'}): name them with --columns."
-        )
+        raise _wrong_columns(source, needed, seen)
+
+
+def _choose(
+    names: tuple[str, ...], source: Source, columns: dict[str, str] | None, tally: Tally
+) -> dict[str, str]:
+    """Our name -> the source's, for those that it has; of several sources each may lack some of the mapping's."""
+    known = set(map(normal, names))
+    there = {ours: theirs for ours, theirs in (columns or {}).items() if normal(theirs) in known}
+    tally.columns_found.update(there.values())
+    return choose(names, COLUMNS, source.name, there)
+
+
+def _lacks(chosen: dict[str, str], needed: tuple[str, ...]) -> bool:
+    return not has_text(chosen) or not chosen.keys() >= set(needed)
+
+
+def _wrong_columns(source: Source, needed: tuple[str, ...], seen: tuple[str, ...]) -> InputError:
+    wanted = " and ".join((*(name.removesuffix("_usd") for name in needed), "one of prompt, text or title"))
+    return InputError(f"{source.name} has no {wanted} (it has: {listed(seen)}): name them with --columns.")

@@ -65,21 +65,11 @@ def training_rows(recipe: Recipe, folder: Path, target_prices_usd: np.ndarray, s
 
 
 def weighed_rows(path: Path) -> pd.DataFrame:
-    """The file's rows. Raises InputError when it has a column weight without a number in each row."""
+    """The file's rows. Raises InputError when it has a column weight and none counts."""
     rows = load_rows(path)
-    if "weight" not in rows:
-        return rows
-    weight = pd.to_numeric(rows["weight"], errors="coerce")
-    wrong = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
-    if len(wrong):
-        given = rows["weight"].iloc[wrong[0]]
-        found = "no weight" if pd.isna(given) or not str(given).strip() else f"the weight {str(given)[:40]!r}"
-        raise InputError(
-            f"Row {wrong[0] + 1:,} of {path.name} has {found}: give every row a number from 0 up, or leave the column out."
-        )
-    if not weight.any():
+    if "weight" in rows and not rows["weight"].any():
         raise InputError(f"No row of {path.name} has a weight above 0: give some, or leave the column out.")
-    return rows.assign(weight=weight)
+    return rows
 
 
 def _part(

@@ -30,6 +30,7 @@ from pricer.prompt import product_text
 from pricer.settings import ASSETS
 from pricer.tables.arrow import check_unpacked
 from pricer.tables.checks import check_items, check_known, check_table
+from pricer.tables.frames import Column, read_frame
 
 log = logging.getLogger(__name__)
 
@@ -173,27 +174,21 @@ def join_pair(run_a: Run, run_b: Run, items: pd.DataFrame) -> pd.DataFrame:
 def load_item_texts(path: Path | str | None = None, items: pd.DataFrame | None = None) -> pd.Series | None:
     """Product text by item index, or None, with the reason logged: the pages do without.
 
-    Read from `path` (csv, parquet or jsonl with `prompt` or `text`, and `price`; the row number is the
-    index where there is no `index` column), else from the Hub, where a missing network takes half a minute
-    to show: call this off the page's path. Given `items`, prices must agree, so that no item is ever shown
+    Read from `path` (a table with a text and a price; the row's place is the index where there is no `index`
+    column), else from the Hub, where a missing network takes half a minute to show: call this off the page's path.
+    Given `items`, prices must agree, so that no item is ever shown
     with another one's text.
     """
     try:
-        table = _read_any(Path(path)) if path else _read_hub()
-        column = next((name for name in ("prompt", "text") if name in table), None)
-        if column is None or "price" not in table:
-            raise InputError("it needs a column prompt or text, and a column price")
-        index = table["index"] if "index" in table else np.arange(len(table))
-        texts = pd.DataFrame({"index": index, "text": table[column], "price": table["price"]}).dropna()
-        if texts["index"].duplicated().any():
-            raise InputError("its column index names an item twice")
+        texts = _read_texts(path) if path else _read_hub()
         if items is not None:
-            texts = items.merge(texts, on="index")
-            if texts.empty or not np.allclose(texts["price"], texts["price_usd"], atol=0.01):
+            texts = texts.merge(items, on="index", suffixes=("", "_items"))
+            if texts.empty or not np.allclose(texts["price_usd"], texts["price_usd_items"], atol=0.01):
                 raise InputError("its prices are not those of the test items, so its texts are not theirs")
         return texts.set_index("index")["text"].map(product_text)
     except Exception as error:  # whatever fails here, the evaluation can be shown without text
-        log.warning("No item text from %s, showing category and index: %s.", path or HUB_DATASET, error)
+        reason = str(error).rstrip(".")
+        log.warning("No item text from %s, showing category and index: %s.", path or HUB_DATASET, reason)
         return None
 
 
@@ -236,10 +231,10 @@ def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"There is no table at {path}: check the name and the folder.")
     try:
-        about = pq.read_metadata(path)
-        check_unpacked(about, path.name)
-        if about.num_rows > MOST_ROWS:
-            raise InputError(f"{path.name} has more than {MOST_ROWS:,} rows: give a run of fewer items.")
+        with pq.ParquetFile(path) as file:
+            check_unpacked(file, path.stat().st_size, path.name)
+            if file.metadata.num_rows > MOST_ROWS:
+                raise InputError(f"{path.name} has more than {MOST_ROWS:,} rows: give a run of fewer items.")
         return pd.read_parquet(path)
     except InputError:
         raise
@@ -247,22 +242,19 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise InputError(f"{path.name} is damaged or no parquet file: make or download it again.") from None
 
 
-def _read_any(path: Path) -> pd.DataFrame:
-    readers = {
-        ".csv": pd.read_csv,
-        ".parquet": pd.read_parquet,
-        ".jsonl": lambda p: pd.read_json(p, lines=True),
-    }
-    if path.suffix.lower() not in readers:
-        raise InputError(f"its ending must be one of {', '.join(readers)}")
-    return readers[path.suffix.lower()](path)
+def _read_texts(path: Path | str) -> pd.DataFrame:
+    columns = [Column("text", "text", needed=True), Column("price_usd", "price", needed=True)]
+    table = read_frame(path, [*columns, Column("index", "index")]).reset_index(drop=True)
+    return table if "index" in table else table.assign(index=np.arange(len(table)))
 
 
 def _read_hub() -> pd.DataFrame:
     from datasets import load_dataset  # slow to import, and needed only without a local file
 
     expect_answers()
-    return load_dataset(HUB_DATASET, split="test").to_pandas()
+    table = load_dataset(HUB_DATASET, split="test").to_pandas()
+    text = table["prompt"] if "prompt" in table else table["text"]
+    return pd.DataFrame({"index": np.arange(len(table)), "text": text, "price_usd": table["price"]}).dropna()
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:

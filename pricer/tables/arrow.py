@@ -12,8 +12,8 @@ from pricer.errors import InputError
 from pricer.tables import lines
 from pricer.tables.cells import NO_UTF8
 
-# Of one column in one row group, unpacked: at most as much as one page may hold; and, as no honest table packs
-# this well, far less where it was packed to a two-hundredth.
+# Of a row group, unpacked: of each column at most as much as one page may hold; and, as no honest table packs this
+# well, far less where it was packed to a two-hundredth.
 PARQUET_BYTES, BOMB_BYTES, BOMB_RATIO = 2 * 2**30, 2**28, 200
 
 
@@ -87,14 +87,21 @@ def escaped(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-def check_unpacked(about: pq.FileMetaData, name: str) -> None:
-    """Raise InputError for a parquet file that would unpack to far more than it is, before it is unpacked."""
+def check_unpacked(file: pq.ParquetFile, packed: int, name: str) -> None:
+    """Raise InputError for a parquet file of `packed` bytes that would unpack to far more, before it is unpacked.
+
+    By row groups: asked for one of its columns, pyarrow ends the whole process on some damaged files.
+    """
+    about = file.metadata
     for group in map(about.row_group, range(about.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            size = column.total_uncompressed_size
-            bomb = size > BOMB_BYTES and size > BOMB_RATIO * column.total_compressed_size
-            if bomb or size > PARQUET_BYTES or size > lines.ROW_BYTES * max(column.num_values, 1):
-                raise InputError(
-                    f"{name} unpacks to {size / 2**30:,.1f} GB in one piece (column {column.path_in_schema}): "
-                    "leave out rows that are too long, or write it again with smaller row groups."
-                )
+        size, columns = group.total_byte_size, max(about.num_columns, 1)
+        bomb = size > BOMB_BYTES and size > BOMB_RATIO * packed
+        if (
+            bomb
+            or size > PARQUET_BYTES * columns
+            or size > lines.ROW_BYTES * columns * max(group.num_rows, 1)
+        ):
+            raise InputError(
+                f"{name} unpacks to {size / 2**30:,.1f} GB in one piece: leave out rows that are too long, or write it "
+                "again with smaller row groups."
+            )

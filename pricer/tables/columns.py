@@ -43,9 +43,13 @@ def choose(
 
     Raises InputError for a mapping to a column that is not there, and where two columns mean the same.
     """
-    mapping = mapping or {}
-    found: dict[str, str] = {}
     ours = {alias: column for column in wanted for alias in (column, *NAMES.get(column, ()))}
+    if unknown := [asked for asked in mapping or () if normal(asked) not in ours]:
+        raise InputError(
+            f"There is no column {show(unknown[0])} to be mapped: name one of {', '.join(ours)}."
+        )
+    mapping = {ours[normal(column)]: name for column, name in (mapping or {}).items()}
+    found: dict[str, str] = {}
     for name in names:
         column = ours.get(normal(name))
         if column is None or column in mapping:
@@ -55,9 +59,6 @@ def choose(
             raise InputError(f"{file_name}: the columns {twice} mean the same: keep one of them.")
         found[column] = name
     for column, asked in mapping.items():
-        if column not in wanted:
-            known = ", ".join(wanted)
-            raise InputError(f"There is no column {show(column)} to be mapped: name one of {known}.")
         alike = [name for name in names if name == asked] or [n for n in names if normal(n) == normal(asked)]
         if not alike:
             raise InputError(

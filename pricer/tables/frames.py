@@ -107,7 +107,7 @@ def _chosen(
         if column.needed and not there:
             raise InputError(
                 f"{table.shown}: column {column.name.removesuffix('_usd')} is missing (it has: {listed(table.names)}): "
-                f"{ways or 'name or add it'}."
+                f"{ways or 'rename the one that holds it, or add it'}."
             )
     return chosen
 

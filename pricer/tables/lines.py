@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import hashlib
 import io
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -113,10 +113,12 @@ def is_packed(path: Path) -> bool:
     return path.suffix.lower() == ".gz"
 
 
-def open_bytes(path: Path, sha256: Any = None) -> BinaryIO:
+@contextmanager
+def open_bytes(path: Path, sha256: Any = None) -> Iterator[BinaryIO]:
     """The file's bytes, unpacked; `sha256` takes in those of the file as it lies on the disk."""
-    file = io.BufferedReader(_Hashed(path.open("rb", buffering=0), sha256 or hashlib.sha256()), _BLOCK)
-    return io.BufferedReader(gzip.GzipFile(fileobj=file), _BLOCK) if is_packed(path) else file
+    with path.open("rb", buffering=0) as raw:
+        file = io.BufferedReader(_Hashed(raw, sha256), _BLOCK) if sha256 else io.BufferedReader(raw, _BLOCK)
+        yield gzip.GzipFile(fileobj=file) if is_packed(path) else file
 
 
 def blocks(path: Path, most: int | None = None) -> Iterator[bytes]:

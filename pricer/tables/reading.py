@@ -49,22 +49,29 @@ class Row:
     lines: tuple[int, int] | None = None  # the file's first and last line of it; None for parquet
 
     @property
-    def full_reason(self) -> str:
-        """The reason with the lines that the row took, where it took others along."""
+    def span(self) -> str:
+        """The lines of the file that it took; "" for parquet."""
         first, last = self.lines or (0, 0)
-        if last > first:
-            return f"{self.reason} (lines {first:,} to {last:,})"
-        return f"{self.reason} (line {first:,})" if "quotation mark" in self.reason else self.reason
+        return f"lines {first:,} to {last:,}" if last > first else f"line {first:,}" if self.lines else ""
+
+    @property
+    def full_reason(self) -> str:
+        """The reason, and where a quotation mark took other lines along."""
+        return (
+            f"{self.reason} ({self.span})"
+            if "lines" in self.span or "quotation" in self.reason
+            else self.reason
+        )
 
     @property
     def place(self) -> str:
         """Where it stands, with its line where that is not what the number leads to expect."""
-        aside = (
-            self.lines
-            and self.lines[0] not in (self.number, self.number + 1)
-            and self.full_reason == self.reason
+        plain = (
+            not self.lines
+            or self.lines[0] in (self.number, self.number + 1)
+            or self.full_reason != self.reason
         )
-        return f"row {self.number:,}" + (f" (line {self.lines[0]:,})" if aside else "")
+        return f"row {self.number:,}" if plain else f"row {self.number:,} ({self.span})"
 
 
 @dataclass(frozen=True)
@@ -199,7 +206,7 @@ class Table:
             except Exception:  # pyarrow raises several unrelated classes on a damaged file
                 raise InputError(f"{self.shown} is damaged or no parquet file: write it again.") from None
             with file:
-                check_unpacked(file.metadata, self.shown)
+                check_unpacked(file, self.path.stat().st_size, self.shown)
                 yield file
 
     def _parquet_rows(self) -> Iterator[Row]:

@@ -295,10 +295,10 @@ def test_item_texts_from_a_file(tmp_path, suffix, column, with_index):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("prompt\nx\n", "needs a column prompt or text"),
-        ("price\n1\n", "needs a column prompt or text"),
+        ("prompt\nx\n", "column price is missing"),
+        ("price\n1\n", "column text is missing"),
         ("text,price\nx,1\ny,2\n", "prices are not those of the test items"),
-        ("index,text,price\n0,x,25\n0,y,25\n", "names an item twice"),
+        ("index,text,price\n0,x,25\n0,y,25\n", "row 2, column index stands there twice"),
         ("", "No item text"),
     ],
 )
