@@ -30,7 +30,11 @@ def plain(scalar: pa.Scalar) -> Any:
             return [plain(value) for value in scalar.values]
         if hasattr(scalar, "as_buffer"):
             return scalar.as_buffer().to_pybytes()
-        return str(scalar.value) if hasattr(scalar, "value") else repr(scalar)
+        try:
+            written = scalar.cast(pa.string()).as_py()
+        except Exception:  # as above
+            written = "<"
+        return written if written[:1] != "<" or not hasattr(scalar, "value") else str(scalar.value)
 
 
 def values(column: pa.Array | pa.ChunkedArray) -> list:

@@ -135,7 +135,7 @@ def _value(kind: str, cell: Any, amounts: Amounts | None, written: bool) -> Any:
         value = amounts.read(cell) if amounts else _READ[kind](cell, written)
     except InputError as reason:
         shown = "an empty cell" if _is_empty(cell) else f"“{show(str(cell)[:100], 30)}”"
-        words = str(reason).replace("price", "number") if kind == "number" else reason
+        words = re.sub("price( in dollars)?", "number", str(reason)) if kind == "number" else reason
         raise InputError(f": {shown} is {words}") from None
     if amounts and kind == "price" and value == 0:
         raise InputError("is not above $0")

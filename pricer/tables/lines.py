@@ -19,7 +19,7 @@ TOO_LONG = f"longer than {ROW_BYTES // 2**20} MB"
 # What is held in memory, or written aside, may unpack to so much, or to so many times its size.
 BOMB_BYTES, BOMB_RATIO = 256_000_000, 50
 
-_BLOCK = 2**20
+_BLOCK = 2**18
 DAMAGED = (OSError, EOFError, zlib.error)
 
 

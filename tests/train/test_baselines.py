@@ -185,7 +185,7 @@ def test_the_choice_is_the_least_validation_error():
         (products(20, seed=0), "20 training rows in 20 groups"),
         (products(60, seed=0).assign(group=1), "60 training rows in 1 groups"),
         (pd.DataFrame({"text": [f"w{i}" for i in range(60)], "price": 5.0}), "No word stands in two"),
-        (pd.DataFrame({"text": ["a word"] * 60}), "needs a column price"),
+        (pd.DataFrame({"text": ["a word"] * 60}), "column price is missing"),
     ],
 )
 def test_rows_that_cannot_be_learned_from(run, capsys, rows, words):

@@ -364,10 +364,10 @@ def test_extra_rows_have_their_own_weights(data, tmp_path):
 @pytest.mark.parametrize(
     ("weight", "words"),
     [
-        ("", "Row 4 of extra.csv has no weight: give every row a number from 0 up, or leave the column out."),
-        ("much", "Row 4 of extra.csv has the weight 'much'"),
-        ("-1", "Row 4 of extra.csv has the weight"),
-        ("inf", "Row 4 of extra.csv has the weight"),
+        ("", "extra.csv: row 4, column weight: an empty cell is no number"),
+        ("much", "extra.csv: row 4, column weight: “much” is no number"),
+        ("-1", "extra.csv: row 4, column weight is below 0"),
+        ("inf", "extra.csv: row 4, column weight: “inf” is no number"),
     ],
 )
 def test_a_row_without_a_weight_is_named(data, tmp_path, weight, words):
