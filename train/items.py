@@ -20,7 +20,7 @@ import pandas as pd
 
 from pricer.arena.runs import ITEM_SETS, save_items
 from pricer.errors import InputError, PricerError, report
-from train.data import load_rows
+from train.data import load_items
 
 LABEL_WORDS, LABEL_CHARS, SHARED_WORDS = (2, 8), 60, 3
 FEW = 8  # items: a category of fewer says nothing on its own
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, type=Path, help="folder of the runs")
     options = parser.parse_args(argv)
     try:
-        rows, labels = load_rows(options.file), load_labels(options.labels)
+        rows, labels = load_items(options.file), load_labels(options.labels)
         items = items_of(rows, labels)
         path = save_items(options.out, items, options.items)
     except (PricerError, OSError) as error:
