@@ -45,7 +45,8 @@ def read_header(lines: Lines, file_name: str, known: Collection[str]) -> Header:
     if at < len(sample) and (named := _NAMED.fullmatch(sample[at])):
         delimiter, at = named[1], _first_line(sample, at + 1)
     else:
-        delimiter = max(DELIMITERS, key=lambda mark: _sense(sample[at:], mark, known))
+        first = "\t" if ".tsv" in file_name.lower() else ""  # where nothing tells
+        delimiter = max(first + DELIMITERS, key=lambda mark: _sense(sample[at:], mark, known))
     try:
         csv.field_size_limit(ROW_BYTES)
         names = next(csv.reader(sample[at:], delimiter=delimiter, strict=True), [])

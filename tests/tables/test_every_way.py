@@ -184,6 +184,11 @@ def test_what_separates_the_cells_is_found(folder, content, texts):
     assert [text for part in open_source(path, max_chars=99).parts() for text in part.texts] == texts
 
 
+def test_the_ending_tells_where_nothing_else_does(folder):
+    (folder / "one.tsv").write_text("text\nDrill, big\n")
+    assert [part.texts for part in open_source(folder / "one.tsv", max_chars=99).parts()] == [["Drill, big"]]
+
+
 def test_rows_say_their_line_where_it_is_another(folder):
     path = folder / "lines.csv"
     path.write_text('text,price\n"two\nlines",1\nLamp,x\n')

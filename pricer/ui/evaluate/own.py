@@ -70,7 +70,7 @@ class OwnBox:
                 self.file = gr.File(
                     label=text.OWN_FILE,
                     file_count="multiple",
-                    file_types=[".csv", ".tsv", ".txt", ".parquet", ".json"],
+                    file_types=[".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".gz", ".json"],
                     height=150,
                     elem_id="own-file",
                 )
@@ -104,7 +104,7 @@ class OwnBox:
             )
         self.products = gr.File(
             label=text.LIVE_FILE,
-            file_types=[".csv", ".tsv", ".txt"],
+            file_types=[".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".gz"],
             height=150,
             visible=False,
             elem_id="live-file",
