@@ -18,7 +18,10 @@ def file_sha256(path: Path) -> str:
     if state in _remembered:
         return _remembered[state]
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()  # hashlib.file_digest is not there on Python 3.10
+        while block := file.read(2**20):
+            digest.update(block)
+    found = digest.hexdigest()
     if about.st_size >= _LARGE:
         _remembered[state] = found
     return found

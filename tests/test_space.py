@@ -131,11 +131,11 @@ def test_without_a_token_or_without_the_right(checkout, hub, monkeypatch, capsys
 def test_a_file_that_is_too_large_missing_or_of_no_use(checkout, hub, capsys):
     large = checkout / "pricer" / "assets" / "adapter" / "adapter_model.safetensors"
     with large.open("wb") as file:
-        file.truncate(10 * 2**20 + 1)
+        file.truncate(20 * 2**20 + 1)
     said = refused(capsys, "someone/prices")
-    assert "adapter_model.safetensors has 10,485,761 bytes" in said and "PRICER_ADAPTER" in said
+    assert "adapter_model.safetensors has 20,971,521 bytes" in said and "PRICER_ADAPTER" in said
     with large.open("wb") as file:
-        file.truncate(10 * 2**20)
+        file.truncate(20 * 2**20)
     assert space.main(["someone/prices"]) == 0
     pickle = checkout / "pricer" / "assets" / "training_args.bin"
     pickle.write_text("")

@@ -1,11 +1,13 @@
 """What plain methods learn from the adapter's training rows, as evaluation runs to hold it against.
 
     python -m train.baselines --data out/data --items pricer_test.parquet --out out/runs
-        [--only mean median ridge lightgbm neighbours] [--recipe train/recipes/smollm2-135m.yaml]
+        [--only mean median ridge lightgbm neighbours] [--recipe train/recipes/smollm2-135m.yaml] [--field value ...]
+    python -m train.baselines --data out/data --items everyday_test.parquet --set everyday --validation natural.parquet ...
 
-`--data` is a folder of train.prepare; its splits are used, and rows weigh, as the recipe says for the adapter, and texts are
-all that is read of them. Every setting is chosen by its error on the recipe's validation_split and logged; the items are
-only scored, once. All five take some two minutes on two cores.
+`--data` is a folder of train.prepare; its splits (and the recipe's extra_data) are used, and rows weigh, as the recipe says
+for the adapter, and texts are all that is read of them. Every setting is chosen by its error on the recipe's
+validation_split and logged; the items are only scored, once. With `--validation` the rows of that file choose instead, and
+training rows weigh so that prices are spread as theirs are. All five take some two minutes on two cores.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
 from itertools import product
@@ -31,15 +33,14 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import FeatureUnion
 
 from pricer.arena.metrics import predict_error
-from pricer.arena.runs import Run, RunInfo, save_run
+from pricer.arena.runs import BENCHMARK, ITEM_SETS, SOURCES, Run, RunInfo, save_run
 from pricer.errors import InputError, PricerError, SetupError, report
 from train.clean import MAX_PRICE_USD, MIN_PRICE_USD
 from train.data import load_items
-from train.dataset import row_weights
 from train.evaluate import format_summary, summarise_run
 from train.prepared import check_whole
-from train.recipe import load_recipe
-from train.rows import weighed_rows
+from train.recipe import Recipe, load_recipe
+from train.rows import training_rows, weighed_rows
 
 log = logging.getLogger("train.baselines")
 
@@ -240,18 +241,23 @@ def linear(alpha: float) -> Ridge:
 # Choosing, scoring, writing ------------------------------------------------------------------------------
 
 
-def load_prepared(folder: str | Path, recipe_path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Training rows (text, price, weight as for the adapter, group) and validation rows of a prepared folder.
+def load_prepared(
+    folder: str | Path, recipe: Recipe, validation_file: str | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training rows (text, price, weight, group) and validation rows of a prepared folder, weighted as for the adapter;
+    with a validation file by its prices alone.
 
     Rows without a group are each their own."""
-    recipe, _ = load_recipe([str(recipe_path)])
-    splits = [*recipe.train_splits, recipe.validation_split]
-    check_whole(Path(folder), splits)
-    *parts, validation = (weighed_rows(Path(folder) / f"{split}.parquet") for split in splits)
-    train = pd.concat(parts, ignore_index=True)
-    train["weight"] = row_weights(train, validation["price"].to_numpy(float), recipe)
-    if "group" not in train:
-        train["group"] = np.arange(len(train))
+    recipe = replace(recipe, unlabelled=[], teachers=[])
+    if validation_file:
+        recipe = replace(recipe, match_prices=True, target_like_weight=1.0, extra_weight=1.0)
+    check_whole(Path(folder), [*recipe.train_splits, *([] if validation_file else [recipe.validation_split])])
+    validation = weighed_rows(Path(validation_file or Path(folder) / f"{recipe.validation_split}.parquet"))
+    train = training_rows(recipe, Path(folder), validation["price"].to_numpy(float), seed=0)
+    group = train["group"] if "group" in train else pd.Series(np.nan, index=train.index)
+    own = "row " + train.index.astype(str)
+    # Of another file the same number is another group.
+    train["group"] = pd.factorize((train["part"] + group.astype(str)).where(group.notna(), own))[0]
     if len(train) < MIN_ROWS or train["group"].nunique() < FOLDS or validation.empty:
         raise InputError(
             f"{Path(folder).name} has {len(train)} training rows in {train['group'].nunique()} groups and "
@@ -280,18 +286,22 @@ def in_range(price_usd: np.ndarray) -> np.ndarray:
     return np.clip(price_usd, MIN_PRICE_USD, MAX_PRICE_USD)
 
 
-def run_baseline(name: str, train: pd.DataFrame, validation: pd.DataFrame, items: pd.DataFrame) -> Run:
+def run_baseline(
+    name: str, train: pd.DataFrame, validation: pd.DataFrame, items: pd.DataFrame, item_set: str = BENCHMARK
+) -> Run:
     """Fit and choose on the rows, score the items."""
     baseline = BASELINES[name]
     log.info("%s, %s training rows", baseline.label, f"{len(train):,}")
     chosen = choose(baseline.guessers(train, validation), baseline.factors, validation)
     info = RunInfo(
-        name=f"baseline-{name}",
+        name=f"baseline-{name}" if item_set == BENCHMARK else f"{item_set}-baseline-{name}",
         label=baseline.label,
         kind="baseline",
         device="cpu",
         date=date.today(),
-        origin=f"python -m train.baselines --only {name}",
+        items=item_set,
+        **SOURCES[item_set],
+        origin=f"python -m train.baselines --set {item_set} --only {name}",
         notes=f"{chosen.setting}; {len(train):,} training rows, {len(validation):,} for validation",
     )
     guess = np.round(chosen.guess(tuple(items["text"])), 2)
@@ -309,12 +319,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--recipe", default=RECIPE, help="whose splits and row weights to use; default: the embedded pair's"
     )
-    options = parser.parse_args(argv)
+    parser.add_argument(
+        "--set", choices=ITEM_SETS, default=BENCHMARK, help="which the items are; default: benchmark"
+    )
+    parser.add_argument(
+        "--validation", help="a file whose rows choose, and whose prices the rows are weighted to"
+    )
+    options, fields = parser.parse_known_args(argv)
     try:
-        train, validation = load_prepared(options.data, options.recipe)
+        recipe, _ = load_recipe([str(options.recipe), *fields])
+        train, validation = load_prepared(options.data, recipe, options.validation)
         items = load_items(options.items)
         for name in options.only:
-            run = run_baseline(name, train, validation, items)
+            run = run_baseline(name, train, validation, items, options.set)
             save_run(options.out, run)
             print(format_summary(run.info.label, summarise_run(run.table, items["price"].to_numpy(float))))
     except (PricerError, OSError) as error:

@@ -2,6 +2,7 @@
 
     python -m train.evaluate --items ../shared/data/pricer_test.parquet --out out/runs [--profile embedded]
         [--passes base tuned] [--prior benchmark] [--rule log-mean] [--protocol distribution|published] [--limit N]
+    python -m train.evaluate --items everyday_test.parquet --set everyday --prior shop --out out/runs
 
 The items file has columns `prompt` or `text`, and `price` (and `index`, `category` where known). Killed and
 started again, it goes on behind the last finished item; with other items, models or settings it refuses, or begins
@@ -28,7 +29,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from pricer.arena.metrics import Summary, summarise
-from pricer.arena.runs import Run, RunInfo, save_run
+from pricer.arena.runs import BENCHMARK, ITEM_SETS, SOURCES, Run, RunInfo, save_run
 from pricer.errors import InputError, PricerError, report
 from pricer.files import write_whole
 from pricer.llama.adapter import Adapter, load_adapter_card
@@ -141,18 +142,22 @@ def run_info(
     precision: str,
     adapter: Adapter,
     prior: PricePrior,
+    item_set: str,
 ) -> RunInfo:
     tuned, calibration = which == "tuned", adapter.calibrations.under(prior)
     folder = settings.adapter.is_folder
     return RunInfo(
         name=name,
         label=f"{settings.label} {'fine-tuned' if tuned else 'base'}"
-        + (", as published" if protocol == "published" else ""),
+        + (", as published" if protocol == "published" else "")
+        + (f", {prior.name} prices" if tuned and (item_set, prior.name) != (BENCHMARK, BENCHMARK) else ""),
         kind=which,
         base_model=settings.base.name,
         base_revision=settings.base.revision,
         adapter=(Path(settings.adapter.name).name if folder else settings.adapter.name) if tuned else None,
         adapter_revision=settings.adapter.revision if tuned else None,
+        items=item_set,
+        **SOURCES[item_set],
         rule=rule if protocol == "distribution" else "greedy",
         prior=prior.name if tuned and protocol == "distribution" else None,
         calibrated_on=calibration.items if calibration and tuned and protocol == "distribution" else None,
@@ -160,7 +165,17 @@ def run_info(
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         date=date.today(),
         origin=f"python -m train.evaluate --profile {settings.profile} --passes {which} "
-        f"--prior {prior.name} --rule {rule} --protocol {protocol}",
+        f"--set {item_set} --prior {prior.name} --rule {rule} --protocol {protocol}",
+    )
+
+
+def run_name(options: argparse.Namespace, settings: Settings, which: str, prior: PricePrior) -> str:
+    name = options.name or (
+        settings.profile if options.set == BENCHMARK else f"{options.set}-{settings.profile}"
+    )
+    other = which == "tuned" and prior.name != BENCHMARK
+    return f"{name}-{which}" + (
+        f"-{re.sub(r'[^a-z0-9]+', '-', prior.name.lower()).strip('-')}" if other else ""
     )
 
 
@@ -223,7 +238,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rule", choices=RULES, help="default: the adapter's, for both passes")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="distribution")
     parser.add_argument("--limit", type=int, default=0, help="score the first N items only")
-    parser.add_argument("--name", help="the runs are called NAME-base and NAME-tuned; default: the profile")
+    parser.add_argument(
+        "--set", choices=ITEM_SETS, default=BENCHMARK, help="which the items are; default: benchmark"
+    )
+    parser.add_argument(
+        "--name",
+        help="the runs are called NAME-base and NAME-tuned, under another prior than the benchmark's NAME-tuned-PRIOR; "
+        "default: the profile, behind the name of another set than the benchmark",
+    )
     parser.add_argument("--restart", action="store_true", help="throw away what an unfinished run left")
     options = parser.parse_args(argv)
     try:
@@ -234,8 +256,9 @@ def main(argv: list[str] | None = None) -> int:
         device, adapter = choose_device(settings), load_adapter_card(settings)
         prior, precision = load_prior(settings.prior), choose_precision(settings, device)
         rule = options.rule or default_rule(adapter, prior)
-        check_name(options.name or settings.profile)
-        names = {which: f"{options.name or settings.profile}-{which}" for which in options.passes}
+        names = {which: run_name(options, settings, which, prior) for which in options.passes}
+        for name in names.values():
+            check_name(name)
         progresses = {}
         for which, name in names.items():
             manifest = Manifest(
@@ -249,7 +272,9 @@ def main(argv: list[str] | None = None) -> int:
         for which, name in names.items():
             progress = progresses[which]
             table = evaluate(predictor, items, which, rule=rule, protocol=options.protocol, progress=progress)
-            info = run_info(settings, name, which, rule, options.protocol, precision, adapter, prior)
+            info = run_info(
+                settings, name, which, rule, options.protocol, precision, adapter, prior, options.set
+            )
             save_run(options.out, Run(info, table))
             progress.finish()
             price = items.sort_values("index")["price"].to_numpy(float)

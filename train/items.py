@@ -1,7 +1,7 @@
 """The items of an evaluation set, with a label of a few words for each and no other text.
 
     python -m train.items pricer_test.parquet --labels labels.tsv --out pricer/assets/runs
-    python -m train.items everyday_test.parquet --labels everyday.tsv --items everyday --out pricer/assets/runs
+    python -m train.items everyday_test.parquet --labels everyday.tsv --set everyday --out pricer/assets/runs
 
 The labels' file has a line `index<TAB>label` for each item: 2 to 8 words of one's own. One that takes more than three
 words in a row over from its listing is refused. Categories of fewer than 8 items become "Other".
@@ -81,13 +81,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.items", description=__doc__.split("\n")[0])
     parser.add_argument("file", help="csv, parquet or jsonl with prompt, text or title, price and category")
     parser.add_argument("--labels", required=True, type=Path, help="a line index<TAB>label for each item")
-    parser.add_argument("--items", choices=ITEM_SETS, default="benchmark", help="the set; default: benchmark")
+    parser.add_argument("--set", choices=ITEM_SETS, default="benchmark", help="default: benchmark")
     parser.add_argument("--out", required=True, type=Path, help="folder of the runs")
     options = parser.parse_args(argv)
     try:
         rows, labels = load_items(options.file), load_labels(options.labels)
         items = items_of(rows, labels)
-        path = save_items(options.out, items, options.items)
+        path = save_items(options.out, items, options.set)
     except (PricerError, OSError) as error:
         return report(error)
     shared = Counter(shared_words(*pair) for pair in zip(items["label"], rows["text"], strict=True))

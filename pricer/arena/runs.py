@@ -35,12 +35,17 @@ from pricer.tables.frames import Column, read_frame
 log = logging.getLogger(__name__)
 
 RUNS_FOLDER = ASSETS / "runs"
+HUB_DATASET = "ed-donner/pricer-data"
 BENCHMARK, EVERYDAY = "benchmark", "everyday"
 # Item set -> the table of its items. The benchmark's are of price-balanced listings, everyday ones as shops have them.
 ITEM_SETS = {BENCHMARK: "items.parquet", EVERYDAY: "items-everyday.parquet"}
 ITEMS_FILE = ITEM_SETS[BENCHMARK]
+# Item set -> where its listings come from, as a run says it.
+SOURCES = {
+    BENCHMARK: {"data_set": HUB_DATASET, "split": "test"},
+    EVERYDAY: {"data_set": "McAuley-Lab/Amazon-Reviews-2023", "split": "everyday"},
+}
 MOST_ROWS = 10_000_000  # of a table; equal numbers by the billion fit into a small file
-HUB_DATASET = "ed-donner/pricer-data"
 
 # "own": a visitor's, who did not say what made it.
 Kind = Literal["base", "tuned", "classical", "frontier", "human", "baseline", "ensemble", "own"]

@@ -104,6 +104,27 @@ def test_the_recipe_names_the_splits(run, tmp_path, recipe):
     assert "120 training rows, 60 for validation" in load_run(tmp_path / "runs" / "baseline-mean").info.notes
 
 
+def test_natural_prices_choose_and_weigh_for_the_everyday_set(run, tmp_path):
+    rows, natural = products(90, seed=0), products(60, seed=3)
+    natural = natural[natural["price"] < 200]  # no tables in that shop
+    natural.to_parquet(tmp_path / "natural.parquet")
+    options = ("--set", "everyday", "--only", "median", "--validation", str(tmp_path / "natural.parquet"))
+    assert run(rows, rows, rows, *options) == 0
+    everyday = load_run(tmp_path / "runs" / "everyday-baseline-median")
+    assert everyday.info.items == "everyday" and everyday.table["guess_usd"].max() < 200
+    assert "40 for validation" in everyday.info.notes
+
+
+def test_the_recipes_further_rows_count_too(run, tmp_path):
+    rows, extra = products(60, seed=0), products(30, seed=4).assign(price=900.0)
+    extra.to_parquet(tmp_path / "extra.parquet")
+    assert run(rows, rows, rows, "--only", "mean") == 0
+    before = guesses(tmp_path, "mean")[0]
+    fields = ("--extra_data", str(tmp_path / "extra.parquet"), "--extra_weight", "0.5")
+    assert run(rows, rows, rows, "--only", "mean", *fields) == 0
+    assert guesses(tmp_path, "mean")[0] == pytest.approx((60 * before + 15 * 900) / 75, abs=0.05)
+
+
 @pytest.mark.filterwarnings("ignore:.*divide:RuntimeWarning")  # equal texts have no variance
 @pytest.mark.parametrize("name", BASELINES)
 def test_heavy_rows_count_for_more(run, tmp_path, name):

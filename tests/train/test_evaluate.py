@@ -171,7 +171,6 @@ def test_progress_of_something_else_is_refused_or_begun_anew(score, unfinished, 
     ("arguments", "named"),
     [
         (["--rule", "median"], "rule (log-mean, now median)"),
-        (["--prior", "shop"], "price prior"),
         (["--limit", "4"], "items and prices"),
         (["--protocol", "published"], "protocol (distribution, now published)"),
     ],
@@ -217,8 +216,10 @@ def test_the_prior_is_the_benchmarks_unless_another_is_named(score, monkeypatch)
     folder = score()
     benchmark = {which: load_run(folder / f"tiny-{which}") for which in ("base", "tuned")}
     assert (benchmark["tuned"].info.prior, benchmark["base"].info.prior) == ("benchmark", None)
-    folder = score("--prior", "shop", "--restart")
-    shop = {which: load_run(folder / f"tiny-{which}") for which in ("base", "tuned")}
+    folder = score("--prior", "shop", "--set", "everyday")
+    shop = {"base": load_run(folder / "tiny-base"), "tuned": load_run(folder / "tiny-tuned-shop")}
+    assert (shop["tuned"].info.items, benchmark["tuned"].info.items) == ("everyday", "benchmark")
+    assert shop["tuned"].info.label.endswith("fine-tuned, shop prices")
     assert shop["tuned"].info.prior == "shop"
     assert (shop["tuned"].table["guess_usd"] < benchmark["tuned"].table["guess_usd"]).all()
     assert shop["base"].table["guess_usd"].equals(benchmark["base"].table["guess_usd"])

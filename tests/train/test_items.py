@@ -18,7 +18,7 @@ def make(tmp_path, monkeypatch):
     def make(labels=LABELS, count=2, code=0):
         rows.head(count).to_parquet("items.parquet")
         (tmp_path / "labels.tsv").write_text(labels, encoding="utf-8")
-        arguments = ["items.parquet", "--labels", "labels.tsv", "--items", "everyday", "--out", "runs"]
+        arguments = ["items.parquet", "--labels", "labels.tsv", "--set", "everyday", "--out", "runs"]
         assert items.main(arguments) == code
 
     return make
