@@ -14,11 +14,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pricer.arena import slices
 from pricer.arena.answers import digest, kept
-from pricer.arena.metrics import is_hit, outcome, resampled
-from pricer.arena.narrowing import filter_mask, preset_rows
+from pricer.arena.findings import Findings, findings
+from pricer.arena.metrics import HIT_SHARE, is_hit, outcome, resampled
+from pricer.arena.narrowing import contradiction, narrowed_table
 from pricer.arena.records import (
     Coverage,
     Group,
@@ -28,6 +30,7 @@ from pricer.arena.records import (
     Leaderboard,
     Narrowed,
     Rows,
+    Several,
     Standing,
 )
 from pricer.arena.resampling import (
@@ -40,7 +43,7 @@ from pricer.arena.resampling import (
     sign_flip_p_value,
 )
 from pricer.arena.runs import Run
-from pricer.arena.view import EMBEDDED_PAIR, SEED_PAIR, View
+from pricer.arena.view import EMBEDDED_PAIR, SEED_PAIR, SORTS, View
 from pricer.errors import InputError
 from pricer.price.distribution import INTERVAL_LEVEL
 from pricer.tables.checks import check_known
@@ -60,7 +63,7 @@ class Arena:
 
     def __init__(self, runs: Mapping[str, Run], items: pd.DataFrame):
         self.runs = dict(runs)
-        self.items = items.reset_index(drop=True)
+        self.items = _labelled(items.reset_index(drop=True))
         self.index = self.items["index"].to_numpy()
         self.known_indexes = set(self.index.tolist())
         self.price_usd = self.items["price_usd"].to_numpy(dtype=np.float64)
@@ -70,6 +73,10 @@ class Arena:
         self.guess_usd = self._wide("guess_usd")
         self._known = {name: self._wide(name) for name in _OPTIONAL}
         self.away_usd = np.abs(self.guess_usd - self.price_usd[:, None])
+        words = "\n".join([*self.items["label"], *self.items["category"]]).encode()
+        self._items_digest = np.frombuffer(
+            digest(self.index, self.price_usd, np.frombuffer(words, np.uint8)), np.uint8
+        )
         self._digest = {name: self._column_digest(i) for name, i in self._column.items()}
         constant = self.guess_usd[:, self._column[CONSTANT_RUN]] if CONSTANT_RUN in self.runs else []
         constant = np.unique([guess for guess in constant if np.isfinite(guess)])
@@ -79,29 +86,33 @@ class Arena:
         """The arena with a visitor's own runs beside the others; `items` that only those have come behind."""
         if not more:
             return self
-        both = self.items if items is None or items.empty else pd.concat([self.items, items])
+        own = None if items is None or items.empty else _labelled(items)
+        both = self.items if own is None else pd.concat([self.items, own])
         return Arena(self.runs | dict(more), both)
 
     def first_view(self) -> View:
-        """The seed's pair; without it the embedded pair, or whatever there is."""
+        """The seed's pair; without it the embedded pair, or a base and a tuned run, or whatever there is."""
         for pair in (SEED_PAIR, EMBEDDED_PAIR):
             if set(pair) <= set(self.runs):
                 return View(*pair)
         if not self.runs:
             raise InputError("There is no run to show: put evaluation runs into the runs folder.")
         names = list(self.runs)
+        kinds = {info.kind: name for name, info in reversed(self.infos.items())}
+        if {"base", "tuned"} <= set(kinds):
+            return View(kinds["base"], kinds["tuned"])
         return View(names[0], names[-1])
 
     # Which items -----------------------------------------------------------------------------------------
 
     def pair(self, run_a: str, run_b: str) -> pd.DataFrame:
-        """The items that both runs have: index, category, price_usd, and guess, error, outcome of each, as
+        """The items that both runs have: index, label, category, price_usd, and guess, error, outcome of each, as
         `runs.join_pair` names them; `row` is the position in the arena."""
 
         def make() -> pd.DataFrame:
             a, b = self._column[run_a], self._column[run_b]
             rows = np.flatnonzero(np.isfinite(self.guess_usd[:, a]) & np.isfinite(self.guess_usd[:, b]))
-            table = self.items.iloc[rows][["index", "category", "price_usd"]].assign(row=rows)
+            table = self.items.iloc[rows][["index", "label", "category", "price_usd"]].assign(row=rows)
             for end, column in (("a", a), ("b", b)):
                 table[f"guess_usd_{end}"] = self.guess_usd[rows, column]
                 table[f"error_usd_{end}"] = self.away_usd[rows, column]
@@ -115,14 +126,22 @@ class Arena:
     def narrowed(self, view: View) -> Narrowed:
         """Filters first, then the preset among what they leave, then the selection."""
         table = self.pair(view.run_a, view.run_b)
-        filtered = table[filter_mask(table, view)]
-        chosen = filtered
-        if view.preset:
-            chosen = preset_rows(chosen, view.preset)
-        if view.selection:
-            chosen = chosen[chosen["index"].isin(view.selection)]
+        filtered, chosen = narrowed_table(table, view)
         ranked = chosen["row"].to_numpy()
         return Narrowed(len(table), filtered["row"].to_numpy(), np.sort(ranked), ranked)
+
+    def contradiction(self, view: View) -> tuple[str, ...]:
+        """The fewest fields of the view that leave no item between them."""
+        return contradiction(self.pair(view.run_a, view.run_b), view)
+
+    def walk(self, view: View) -> NDArray[np.integer]:
+        """The indexes of the items in view, in the order in which one goes from one to the next: a preset's own, else
+        by price."""
+        narrowed = self.narrowed(view)
+        rows = narrowed.ranked if view.preset else narrowed.rows
+        if not view.preset:
+            rows = rows[np.argsort(self.price_usd[rows], kind="stable")]
+        return self.index[rows]
 
     def table(self, view: View, rows: Rows) -> pd.DataFrame:
         """The pair's table at `rows`, in their order."""
@@ -175,13 +194,13 @@ class Arena:
         standings = [
             Standing(
                 name,
-                *[estimate(values[name, metric]) for metric in ("error_usd", "rmsle", "hits_pct")],
+                *[estimate(values[name, metric]) for metric in SORTS],
                 behind_best=estimate(error[name] - error[best]),
                 behind_a=estimate(error[name] - error[view.run_a]),
             )
             for name in names
         ]
-        sign = -1 if view.sort == "hits_pct" else 1
+        sign = -1 if view.sort in ("hits_pct", "within_pct") else 1
         standings.sort(key=lambda s: (sign * getattr(s, view.sort).value, s.name))
         return Leaderboard(len(common), standings, left_out)
 
@@ -209,6 +228,23 @@ class Arena:
             return tuple([group(i, *of) for of in masks.items()] for i, masks in enumerate(kinds))
 
         return kept(key, make) if len(rows) else ([], [])
+
+    def findings(self, view: View) -> Findings:
+        """The slices of the items in view in which B loses and wins most against A."""
+        rows = self.narrowed(view).rows
+        key = ("findings", self._digest[view.run_a], self._digest[view.run_b], digest(rows))
+        return kept(key, lambda: findings(self.table(view, rows)))
+
+    def several(self, view: View) -> Several:
+        """A, B and the pinned runs on the items in view that all of them have; without items where there are none."""
+        names = list(dict.fromkeys((view.run_a, view.run_b, *view.pins)))
+        rows = self.narrowed(view).rows
+        rows = rows[np.isfinite(self.guess_usd[np.ix_(rows, [self._column[n] for n in names])]).all(axis=1)]
+        return Several(
+            {name: self.infos[name] for name in names},
+            self.price_usd[rows],
+            {name: self._away(name, rows) for name in names},
+        )
 
     def coverage(self, view: View) -> list[Coverage]:
         """Every run with intervals, on those of the items in view that it has them for."""
@@ -248,7 +284,8 @@ class Arena:
                 result = str(outcome([price_usd], [guess_usd])[0])
                 guesses.append(ItemGuess(self.infos[name], guess_usd, result, *ends))
         guesses.sort(key=lambda guess: abs(guess.guess_usd - price_usd))
-        return Item(index, str(self.items["category"].iloc[row]), price_usd, guesses)
+        label, category = (str(self.items[column].iloc[row]) for column in ("label", "category"))
+        return Item(index, label, category, price_usd, guesses)
 
     # Inside ----------------------------------------------------------------------------------------------
 
@@ -264,7 +301,7 @@ class Arena:
     def _column_digest(self, column: int) -> bytes:
         """What a run's answers depend on: its guesses and what else it has, and the items."""
         parts = [self.guess_usd[:, column], *[known[:, column] for known in self._known.values()]]
-        return digest(self.index, self.price_usd, *parts)
+        return digest(self._items_digest, *parts)
 
     def _away(self, run: str, rows: Rows) -> Floats:
         return self.away_usd[rows, self._column[run]]
@@ -290,7 +327,7 @@ class Arena:
         return kept(("metrics", self._digest[run], self.constant_usd, digest(rows)), make)
 
     def _board_metrics(self, names: list[str], rows: Rows) -> dict[tuple[str, str], Floats]:
-        """The board's three metrics of every run, from one product of resamples and per-item values."""
+        """The board's metrics of every run, from one product of resamples and per-item values."""
 
         def make() -> dict[tuple[str, str], Floats]:
             per_item = {}
@@ -300,8 +337,18 @@ class Arena:
                 per_item[name, "error_usd"] = self._away(name, rows)
                 per_item[name, "rmsle"] = (log_price - np.log1p(guess_usd)) ** 2
                 per_item[name, "hits_pct"] = 100.0 * is_hit(self._away(name, rows), self.price_usd[rows])
+                per_item[name, "within_pct"] = 100.0 * (
+                    self._away(name, rows) / self.price_usd[rows] < HIT_SHARE
+                )
             mean, _ = bootstrap(per_item, {}, RESAMPLES, SEED)
             return {key: np.sqrt(v) if key[1] == "rmsle" else v for key, v in mean.items()}
 
         runs = tuple((name, self._digest[name]) for name in names)
         return kept(("board metrics", runs, digest(rows)), make)
+
+
+def _labelled(items: pd.DataFrame) -> pd.DataFrame:
+    """Every item has a label; one without is called by its number."""
+    numbered = "Item " + items["index"].astype(str)
+    labels = items["label"].where(items["label"].fillna("") != "", numbered) if "label" in items else numbered
+    return items.assign(label=labels)

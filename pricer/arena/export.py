@@ -14,7 +14,7 @@ _COLUMNS = ("guess_usd", "error_usd", "outcome")
 def view_csv(arena: Arena, view: View, own_texts: Mapping[int, str]) -> str:
     """The items in view, in the view's order, with both runs' guesses; text only where it is the visitor's own."""
     shown = arena.table(view, arena.narrowed(view).ranked)
-    table = shown[["index", "category", "price_usd"]].copy()
+    table = shown[["index", "label", "category", "price_usd"]].copy()
     for end in ("a", "b"):
         table[f"run_{end}"] = getattr(view, f"run_{end}")
         for column in _COLUMNS:

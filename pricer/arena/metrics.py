@@ -85,6 +85,13 @@ def outcome(price_usd: ArrayLike, guess_usd: ArrayLike) -> NDArray[np.str_]:
     return np.select([hit, near], OUTCOMES[:2], OUTCOMES[2])
 
 
+def outcome_by_share(price_usd: ArrayLike, guess_usd: ArrayLike) -> NDArray[np.str_]:
+    """The same by ratio alone: less than 20 % of the price away, less than 40 %, the rest. $40 excuses nothing."""
+    price, guess = _checked(price_usd, guess_usd)
+    share = np.abs(guess - price) / price
+    return np.select([share < HIT_SHARE, share < NEAR_SHARE], OUTCOMES[:2], OUTCOMES[2])
+
+
 def is_hit(away_usd: Floats, price_usd: Floats) -> NDArray[np.bool_]:
     """Whether guesses that lie `away_usd` from their prices are hits; shapes broadcast, NaN is none."""
     return (away_usd < HIT_USD) | (away_usd / price_usd < HIT_SHARE)

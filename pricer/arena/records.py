@@ -14,6 +14,9 @@ from pricer.arena.runs import RunInfo
 
 Rows = NDArray[np.intp]
 
+FEWEST_ITEMS = 30  # that can show a difference
+SIGNIFICANT = 0.05  # the permutation test's level: that of a 95 % interval
+
 
 @dataclass(frozen=True)
 class Narrowed:
@@ -38,6 +41,16 @@ class HeadToHead:
     wins_b: int
     p_value: float
 
+    @property
+    def verdict(self) -> str:
+        """Who is closer: "a" or "b", "unclear" where the items tell no difference, "few" where there are too few of
+        them: less than FEWEST_ITEMS, or so few that the interval and the permutation test disagree."""
+        gap = self.difference["error_usd"]
+        apart, unlikely = gap.low > 0 or gap.high < 0, self.p_value < SIGNIFICANT
+        if self.items < FEWEST_ITEMS or apart != unlikely:
+            return "few"
+        return ("b" if gap.value < 0 else "a") if apart else "unclear"
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -47,6 +60,7 @@ class Standing:
     error_usd: Estimate
     rmsle: Estimate
     hits_pct: Estimate
+    within_pct: Estimate  # guesses within 20 % of the price
     behind_best: Estimate
     behind_a: Estimate
 
@@ -74,6 +88,15 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Several:
+    """Runs on the same items: price_usd (items,) in the split's order, and each run's error there, by name."""
+
+    infos: dict[str, RunInfo]
+    price_usd: NDArray[np.float64]
+    away_usd: dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
 class Coverage:
     """How often a run's intervals held the price, against how often they should."""
 
@@ -96,6 +119,7 @@ class ItemGuess:
 @dataclass(frozen=True)
 class Item:
     index: int
+    label: str
     category: str
     price_usd: float
     guesses: list[ItemGuess]  # closest first

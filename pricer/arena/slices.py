@@ -4,6 +4,7 @@ Masks have shape (items,) and combine with `&`. They are made from the table of 
 its row order whatever its pandas index, and change nothing.
 """
 
+import re
 from collections.abc import Collection
 
 import numpy as np
@@ -43,6 +44,17 @@ def has_outcome(table: pd.DataFrame, outcomes: Collection[str] | None, column: s
     if unknown := set(outcomes) - set(OUTCOMES):
         raise InputError(f"There is no outcome {min(unknown)}: choose from {', '.join(OUTCOMES)}.")
     return table[column].isin(list(outcomes)).to_numpy(dtype=bool)
+
+
+def has_words(table: pd.DataFrame, words: str) -> Mask:
+    """Items whose label has all of the words, in any order and case, each whole or as the beginning of one; a word in
+    quotes must be whole. None: all pass."""
+    mask = np.ones(len(table), dtype=bool)
+    for word in words.casefold().split():
+        whole = len(word) > 2 and word[0] == word[-1] == '"'
+        pattern = r"(?<!\w)" + re.escape(word.strip('"') if whole else word) + (r"(?!\w)" if whole else "")
+        mask &= table["label"].str.casefold().str.contains(pattern).to_numpy(dtype=bool)
+    return mask
 
 
 def differs(guess_a_usd: ArrayLike, guess_b_usd: ArrayLike, at_least_usd: float) -> Mask:

@@ -77,7 +77,7 @@ def error_by_group(groups: list[Group], kind: str) -> go.Figure:
     figure = go.Figure()
     names = [f"{escape(group.label.replace('_', ' '))}  ({group.items:,})" for group in groups]
     rows = np.arange(len(groups), dtype=float)
-    for end, shift in (("a", -0.02), ("b", 0.22)):
+    for end, shift in (("a", -0.04), ("b", 0.2)):
         estimates = [getattr(group, end) for group in groups]
         values = np.array([e.value for e in estimates])
         figure.add_scatter(
@@ -193,12 +193,12 @@ def _name_rows(figure: go.Figure, names: list[str]) -> None:
             x=0,
             xref="paper",
             xanchor="left",
-            y=row - 0.32,
+            y=row - 0.44,
             yanchor="middle",
             showarrow=False,
             font={"size": 12},
         )
-    figure.update_yaxes(visible=False, range=[len(names) - 0.5, -0.6], fixedrange=True)
+    figure.update_yaxes(visible=False, range=[len(names) - 0.5, -0.75], fixedrange=True)
 
 
 def _signed(value: float) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from pricer.arena.metrics import HIT_SHARE, HIT_USD, OUTCOMES
+from pricer.arena.metrics import HIT_SHARE, HIT_USD, OUTCOMES, outcome_by_share
 from pricer.arena.records import Item
 from pricer.figures.style import (
     ACTUAL_COLOUR,
@@ -49,21 +49,26 @@ def guess_against_price(
     label: str,
     picked: np.ndarray | None,
     log: bool,
+    by_share: bool = False,
     open_index: int | None = None,
     revision: str = "",
 ) -> go.Figure:
     """One run's guesses over actual prices, with the diagonal and the hit region; `end` is "a" or "b".
 
-    Hits, near ones and misses differ by colour and by shape. `picked`, a mask over the table's rows, fades
+    Hits, near ones and misses differ by colour and by shape; with `by_share` they are those within 20 % and 40 % of
+    the price, and $40 is no excuse. `picked`, a mask over the table's rows, fades
     the others. Both runs of a pair get the same axes, for they are made from the whole table.
     """
     price, guess = table["price_usd"].to_numpy(), table[f"guess_usd_{end}"].to_numpy()
     low, high = _price_range(table, log)
     figure = go.Figure()
-    _add_hit_region(figure, low, high)
+    _add_hit_region(figure, low, high, 0.0 if by_share else HIT_USD)
+    outcomes = (
+        outcome_by_share(price, guess) if by_share and len(table) else table[f"outcome_{end}"].to_numpy()
+    )
     Scatter = go.Scattergl if len(table) > SVG_ITEMS else go.Scatter
     for result in OUTCOMES:
-        at = np.flatnonzero((table[f"outcome_{end}"] == result).to_numpy())
+        at = np.flatnonzero(outcomes == result)
         marks = {
             "color": OUTCOME_COLOURS[result],
             "symbol": OUTCOME_SYMBOLS[result],
@@ -78,7 +83,7 @@ def guess_against_price(
                 name=result,
                 marker=marks,
                 customdata=_custom(table.iloc[at], end),
-                hovertemplate=_HOVER.format(result=result),
+                hovertemplate=_HOVER.format(result=_BY_SHARE[result] if by_share else result),
                 selectedpoints=None if picked is None else np.flatnonzero(picked[at]).tolist(),
                 unselected={"marker": {"opacity": FADED}},
                 selected={"marker": {"opacity": 0.85}},
@@ -106,6 +111,7 @@ def guess_against_price(
         figure,
         f"{label}: guess against actual price of {len(table):,} items, hits near the diagonal",
         f"{revision} {log}",
+        walk=True,
         dragmode="select",
         selectionrevision=f"{revision} {log} {picked is None or picked.tobytes()}",
         clickmode="event",
@@ -139,7 +145,7 @@ def error_against_error(
                 customdata=np.column_stack(
                     [
                         table["index"].to_numpy(dtype=object)[at],
-                        [escape(c) for c in table["category"].to_numpy()[at]],
+                        _labels(table.iloc[at]),
                         [usd(p) for p in table["price_usd"].to_numpy()[at]],
                         [usd(e) for e in a[at]],
                         [usd(e) for e in b[at]],
@@ -147,7 +153,7 @@ def error_against_error(
                 )
                 if len(at)
                 else [],
-                hovertemplate="<b>Item %{customdata[0]}</b> · %{customdata[1]}<br>actual %{customdata[2]}"
+                hovertemplate="<b>%{customdata[1]}</b><br>actual %{customdata[2]}"
                 "<br>A is off by %{customdata[3]}<br>B is off by %{customdata[4]}<extra></extra>",
                 selectedpoints=None if picked is None else np.flatnonzero(picked[at]).tolist(),
                 unselected={"marker": {"opacity": FADED}},
@@ -182,6 +188,7 @@ def error_against_error(
         figure,
         f"Error of {labels[0]} against error of {labels[1]}, {len(table):,} items",
         revision,
+        walk=True,
         dragmode="select",
         selectionrevision=f"{revision} {picked is None or picked.tobytes()}",
         clickmode="event",
@@ -244,9 +251,7 @@ def item_strip(item: Item, pair: tuple[str, str], kind_names: dict[str, str]) ->
         fixedrange=True,
         tickfont={"size": 12},
     )
-    description = (
-        f"Item {item.index}: guesses of {len(item.guesses)} runs, actual price {usd(item.price_usd)}"
-    )
+    description = f"{item.label}: guesses of {len(item.guesses)} runs, actual price {usd(item.price_usd)}"
     margin = {"l": 90, "r": 12, "t": 26, "b": 32}
     return finish(figure, description, str(item.index), margin=margin, dragmode=False, hovermode="closest")
 
@@ -255,20 +260,23 @@ def item_strip(item: Item, pair: tuple[str, str], kind_names: dict[str, str]) ->
 
 _DIAGONAL = {"color": "#94a3b8", "width": 1.25, "dash": "dot"}
 _HOVER = (
-    "<b>Item %{{customdata[0]}}</b> · %{{customdata[1]}}<br>actual %{{customdata[2]}}, guess %{{customdata[3]}}"
+    "<b>%{{customdata[1]}}</b><br>actual %{{customdata[2]}}, guess %{{customdata[3]}}"
     "<br>off by %{{customdata[4]}}: {result}<extra></extra>"
 )
+_BY_SHARE = {"hit": "within 20 %", "near": "within 40 %", "miss": "40 % or more"}
 
 
 def _custom(table: pd.DataFrame, end: str) -> np.ndarray | list:
-    """(items, 5): index, category, price, guess, error, the last three as shown."""
+    """(items, 5): index, label, price, guess, error, the last three as shown."""
     if table.empty:
         return []
     columns = (table["price_usd"], table[f"guess_usd_{end}"], table[f"error_usd_{end}"])
     shown = [[usd(value) for value in column] for column in columns]
-    return np.column_stack(
-        [table["index"].to_numpy(dtype=object), [escape(c) for c in table["category"]], *shown]
-    )
+    return np.column_stack([table["index"].to_numpy(dtype=object), _labels(table), *shown])
+
+
+def _labels(table: pd.DataFrame) -> list[str]:
+    return [escape(label) for label in table["label"]]
 
 
 def _off(guess_usd: float, item: Item) -> str:
@@ -290,9 +298,10 @@ def _price_range(table: pd.DataFrame, log: bool) -> tuple[float, float]:
     return low, max(1.3 * high / 1.08, 2 * low)
 
 
-def _add_hit_region(figure: go.Figure, low: float, high: float) -> None:
+def _add_hit_region(figure: go.Figure, low: float, high: float, least_usd: float) -> None:
+    """The band of guesses within 20 % of the price, and at least `least_usd` to either side."""
     x = np.geomspace(max(low, FLOOR_USD), high, 60)
-    reach = np.maximum(HIT_USD, HIT_SHARE * x)
+    reach = np.maximum(least_usd, HIT_SHARE * x)
     figure.add_scatter(
         x=[*x, *x[::-1]],
         y=np.clip([*(x + reach), *(x - reach)[::-1]], low, high),

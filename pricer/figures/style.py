@@ -14,6 +14,8 @@ COLOURS = {"base": BASE_COLOUR, "tuned": TUNED_COLOUR}
 
 # In the Evaluation tab A stands where the base stands in the Compare tab, and B where the tuned model does.
 PAIR_COLOURS = {"a": BASE_COLOUR, "b": TUNED_COLOUR}
+PIN_COLOURS = ("#2563eb", "#0d9488", "#9333ea", "#db2777", "#65a30d")
+PIN_DASHES = ("dot", "dashdot", "longdash", "longdashdot", "dot")
 OUTCOME_COLOURS = {"hit": "#0d9488", "near": "#a97b00", "miss": "#dc2626"}
 OUTCOME_SYMBOLS = {"hit": "circle", "near": "diamond", "miss": "x"}
 OPEN_COLOUR = "#2563eb"  # the ring around the item that is open
@@ -54,16 +56,23 @@ def linear_axis(low: float, high: float) -> dict:
 
 
 def finish(
-    figure: go.Figure, description: str, revision: str = "", *, legend: bool = False, **layout
+    figure: go.Figure,
+    description: str,
+    revision: str = "",
+    *,
+    legend: bool = False,
+    walk: bool = False,
+    **layout,
 ) -> go.Figure:
-    """The layout of every Evaluation figure. `revision`: while it stays the same, zoom outlives an update."""
+    """The layout of every Evaluation figure. `revision`: while it stays the same, zoom outlives an update. `walk`: its
+    marks, those with customdata, are reached by arrow keys, and a finger picks the nearest."""
     settings = {
         "margin": {"l": 56, "r": 12, "t": 32, "b": 44},  # the plot begins below the toolbar
         "paper_bgcolor": CLEAR,
         "plot_bgcolor": CLEAR,
         "showlegend": legend,
         "uirevision": revision or "keep",
-        "meta": {"description": description},
+        "meta": {"description": description, "walk": walk},
     }
     return figure.update_layout(**(settings | layout))
 

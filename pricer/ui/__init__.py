@@ -29,7 +29,12 @@ PAGE_CSS = "".join(
 )
 MAX_UPLOAD_BYTES = 100_000_000  # not even taken from the network; each upload has its own limit below that
 KEPT_SECONDS = 600  # an uploaded file that nothing has read
-PAGE_JS = (Path(__file__).with_name("page.js")).read_text(encoding="utf-8")
+PAGE_JS = "() => {{\n({})();\n{}\n}}".format(
+    *[
+        (Path(__file__).parent / name).read_text(encoding="utf-8").strip()
+        for name in ("page.js", "evaluate/evaluate.js")
+    ]
+)
 
 
 def build_demo(predictor: Predictor | None, problem: str, settings: Settings) -> gr.Blocks:
@@ -43,7 +48,7 @@ def build_demo(predictor: Predictor | None, problem: str, settings: Settings) ->
         with gr.Tabs() as tabs:
             with gr.Tab(text.COMPARE_TAB, id="compare"):
                 box = build_compare(predictor, problem, settings, limit)
-            with gr.Tab(text.EVALUATE_TAB, id="evaluation") as tab:
+            with gr.Tab(text.EVALUATE_TAB, id="evaluation", elem_id="evaluation") as tab:
                 evaluate = build_evaluate(tab, tabs, settings, box, limit, predictor, problem)
         if evaluate:
             evaluate.link(demo)

@@ -3,7 +3,8 @@
     board = Actions('<button data-do="sort" data-value="rmsle">RMSLE</button>')
     board.act(on_act, outputs=board)            # on_act(event: ActionEvent): event.name, event.value
 
-A button with `data-copy` instead copies the page's address with that query string, without Python.
+A button with `data-copy` instead copies the page's address with that query string, without Python. One with
+`data-key="Escape"` is also pressed by that key, and what has `data-reveal="which one"` is scrolled to when it is new.
 The HTML is set as it stands: escape text that is not your own.
 """
 

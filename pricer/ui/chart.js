@@ -3,6 +3,7 @@
 const frame = element.querySelector(".chart-plot");
 const label = element.querySelector(".chart-label");
 const note = element.querySelector(".chart-note");
+const spoken = element.querySelector(".chart-spoken");
 let handlers = false; // Plotly adds `.on` to the frame with the first drawing
 let stale = true; // the figure on the page is not the one in props.value
 
@@ -104,10 +105,95 @@ function points(event) {
 function listen() {
   if (handlers) return;
   handlers = true;
-  frame.on("plotly_click", (event) => trigger("click", { points: points(event) }));
+  frame.on("plotly_click", (event) => {
+    if (walks() && coarse.matches) return; // a finger's own rule, below
+    trigger("click", { points: points(event) });
+  });
   // A cleared selection also comes as a plotly_selected without an event; plotly_deselect follows it.
   frame.on("plotly_selected", (event) => event && trigger("select", { points: points(event) }));
   frame.on("plotly_deselect", () => trigger("deselect", { points: [] }));
+}
+
+// Marks by keyboard and by finger, in figures whose layout.meta.walk says so -----------------------------------
+
+const coarse = matchMedia("(pointer: coarse)");
+const FINGER = 24; // pixels: a finger means the nearest mark within them
+const walks = () => Boolean(frame.layout?.meta?.walk);
+
+/** Every mark that stands for something, as {curve, index, x, y} with its place in pixels, from left to right. */
+function marks() {
+  const { xaxis, yaxis } = frame._fullLayout;
+  return frame._fullData
+    .flatMap((trace, curve) => [...(trace.visible === true && trace.customdata ? trace.x : [])].map((x, index) => ({
+      curve, index, x: xaxis._offset + xaxis.d2p(x), y: yaxis._offset + yaxis.d2p(trace.y[index]),
+    })))
+    .sort((one, other) => one.x - other.x || one.y - other.y);
+}
+
+const press = ({ curve, index }) => {
+  const trace = frame._fullData[curve];
+  const mark = { curve, index, x: trace.x[index], y: trace.y[index], customdata: plain(trace.customdata[index]) };
+  trigger("click", { points: [mark] });
+};
+const point = ({ curve, index }) => window.Plotly.Fx.hover(frame, [{ curveNumber: curve, pointNumber: index }]);
+
+frame.addEventListener("click", (event) => {
+  if (!handlers || !walks() || !coarse.matches || event.target.closest(".modebar")) return;
+  const box = frame.getBoundingClientRect();
+  const away = (mark) => Math.hypot(mark.x - (event.clientX - box.x), mark.y - (event.clientY - box.y));
+  const nearest = marks().reduce((best, mark) => (!best || away(mark) < away(best) ? mark : best), null);
+  if (!nearest || away(nearest) > FINGER) return;
+  point(nearest);
+  press(nearest);
+});
+
+let walker = null; // the mark that the arrow keys have come to, as `curve index`
+frame.addEventListener("keydown", (event) => {
+  if (event.target !== frame || !handlers || !walks()) return;
+  const all = marks();
+  const at = all.findIndex((mark) => `${mark.curve} ${mark.index}` === walker);
+  const to = {
+    ArrowRight: at + 1, ArrowUp: at + 1, ArrowLeft: at < 0 ? 0 : at - 1, ArrowDown: at < 0 ? 0 : at - 1,
+    PageDown: at + 10, PageUp: at - 10, Home: 0, End: all.length - 1,
+  }[event.key];
+  if (to !== undefined && all.length) {
+    const mark = all[Math.min(Math.max(to, 0), all.length - 1)];
+    walker = `${mark.curve} ${mark.index}`;
+    point(mark);
+    const said = frame._fullData[mark.curve].customdata[mark.index];
+    spoken.textContent = said.slice(1).join(", ");
+  } else if (event.key === "Enter" && at >= 0) {
+    press(all[at]);
+  } else return;
+  event.preventDefault();
+});
+frame.addEventListener("blur", () => {
+  if (handlers && walker) window.Plotly.Fx.unhover(frame);
+});
+
+/** One stop for Tab in the toolbar; arrows go on from there. */
+function oneStop() {
+  const bar = frame.querySelector(".modebar");
+  const buttons = [...(bar?.querySelectorAll(".modebar-btn") ?? [])];
+  if (!buttons.length) return;
+  bar.setAttribute("role", "toolbar");
+  bar.setAttribute("aria-label", given.toolbar);
+  buttons.forEach((button, i) => {
+    button.tabIndex = i ? -1 : 0;
+    button.setAttribute("role", "button");
+    if (button.dataset.title) button.setAttribute("aria-label", button.dataset.title);
+  });
+  bar.onkeydown = (event) => {
+    const at = buttons.indexOf(document.activeElement);
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: buttons.length - 1 }[event.key];
+    if (event.key === "Enter" || event.key === " ") buttons[at]?.click();
+    else if (to === undefined || !buttons[to]) return;
+    else {
+      buttons.forEach((button, i) => { button.tabIndex = i === to ? 0 : -1; });
+      buttons[to].focus();
+    }
+    event.preventDefault();
+  };
 }
 
 function say(message) {
@@ -120,6 +206,11 @@ async function render(Plotly, data, layout) {
   await Plotly.react(frame, data, { ...layout, template: template(), autosize: true }, config(Plotly));
   // To a screen reader the picture is its label; loose axis numbers tell nothing.
   for (const svg of frame.querySelectorAll(".main-svg")) svg.setAttribute("aria-hidden", "true");
+  oneStop();
+  const walk = walks();
+  frame.tabIndex = walk ? 0 : -1;
+  frame.setAttribute("role", walk ? "application" : "presentation");
+  if (walk) frame.setAttribute("aria-label", `${layout.meta.description ?? ""} ${given.walk}`);
 }
 
 /** One after the other: a figure that took long must not come out on top of a newer one. */
@@ -144,7 +235,7 @@ async function drawNow() {
     const Plotly = await load();
     if (value !== props.value) return; // a newer figure came while the library was loading, and draws next
     const { width, height, ...layout } = figure.layout; // the container has the size
-    if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // a finger scrolls; the toolbar selects
+    if (coarse.matches) layout.dragmode = false; // a finger scrolls; the toolbar selects
     await render(Plotly, figure.data, { uirevision: "keep", ...layout });
     listen();
     say("");

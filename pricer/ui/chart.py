@@ -35,6 +35,7 @@ PLOTLY_PATH = f"plotly-{plotly.__version__}.min.js"
 HTML = """
 <div class="chart">
   <div class="chart-label" role="img"></div><div class="chart-plot"></div><p class="chart-note"></p>
+  <p class="chart-spoken" aria-live="polite"></p>
 </div>
 """
 CSS = """
@@ -44,6 +45,7 @@ CSS = """
 .chart-plot { height: 100%; }
 .chart-plot .modebar:focus-within { opacity: 1; }
 .chart-label, .chart-note { position: absolute; inset: 0; pointer-events: none; }
+.chart-spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 .chart-note { display: grid; place-items: center; margin: 0; padding: 1rem; text-align: center;
               color: var(--body-text-color-subdued); }
 .chart-drawn .chart-note { display: none; }
@@ -102,7 +104,8 @@ def quiet_event(event: str):
 class Chart(gr.HTML):
     """A plotly figure. Handlers may return a figure, None, or `gr.update(value=…, description=…)`.
 
-    Zoom and selection outlive an update as long as the figure's `layout.uirevision` stays the same; it does
+    Where `layout.meta["walk"]` is true the marks are reached by arrow keys and opened by Enter, and a finger picks the
+    nearest one. Zoom and selection outlive an update as long as the figure's `layout.uirevision` stays the same; it does
     when the figure sets none. Colours and type that the figure leaves open follow the page, light or dark.
     Hover text and labels understand a few tags (`<b>`, `<br>`, links): escape text that is not your own.
 
@@ -139,6 +142,8 @@ class Chart(gr.HTML):
             "description": description,
             "empty": empty,
             "failed": failed,
+            "toolbar": "Toolbar of the chart",
+            "walk": "Arrow keys go from mark to mark, Enter opens one.",
         }
         script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
         super().__init__(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pricer.arena import view as views
 from pricer.arena.metrics import OUTCOMES
-from pricer.arena.view import PANELS, PRESETS, SORTS, View, is_link
+from pricer.arena.view import COLUMNS, PANELS, PRESETS, SETS, SORTS, View, is_link
 
 RUNS = ("one", "two", "llama-3.1-8b-base", "llama-3.1-8b-qlora-seed")
 CATEGORIES = ("Toys & Games", "Office=Products", "Büro", "plain")
@@ -39,6 +39,14 @@ def any_view(draw):
         log_axis=draw(st.booleans()),
         panel=draw(st.sampled_from(PANELS)),
         sort=draw(st.sampled_from(SORTS)),
+        item_set=draw(st.sampled_from(SETS)),
+        words=draw(st.sampled_from(("", "drill", 'two "kit"', "a&b=c"))),
+        by_share=draw(st.booleans()),
+        everyone=draw(st.booleans()),
+        find=draw(st.sampled_from(("", "gpt 4", "é"))),
+        kinds=draw(some(("base", "own", "tuned"))),
+        columns=tuple(c for c in COLUMNS if draw(st.booleans())),
+        pins=draw(some(RUNS)),
         item=draw(st.none() | st.integers(0, 100_000)),
     )
 
@@ -122,3 +130,12 @@ def test_reset_keeps_runs_and_axes_and_swapping_twice_is_nothing(view):
 
 def test_every_field_can_stand_in_a_link():
     assert {field for field, _ in views._READERS.values()} == {f.name for f in dataclasses.fields(View)}
+
+
+def test_a_link_with_a_run_of_ones_own_says_who_has_it():
+    view, complaints = read("tab=evaluation&a=own-mine&b=two&pin=own-x")
+    assert view.run_b == "two" and view.pins == ()
+    assert complaints == [
+        "The link's a=own-mine is a run that only the visitor who added it has; it was left out.",
+        "The link's pin=own-x is a run that only the visitor who added it has; it was left out.",
+    ]

@@ -15,7 +15,7 @@ from pricer.arena.records import Group
 from pricer.arena.resampling import Estimate
 from pricer.arena.runs import load_items, load_runs
 from pricer.arena.view import EMBEDDED_PAIR, SEED_PAIR, View
-from pricer.figures import errors, guesses, style
+from pricer.figures import errors, guesses, several, style
 from pricer.ui.evaluate import text
 
 ARENA = Arena(load_runs(), load_items())
@@ -32,11 +32,15 @@ def marks(figure):
     return [trace for trace in figure.data if trace.customdata is not None and len(trace.customdata)]
 
 
+SEVERAL = ARENA.several(View(*EMBEDDED_PAIR, pins=("gpt-5", "human")))
 FIGURES = {
     "scatter": scatter,
     "pair": lambda: guesses.error_against_error(TABLE, labels=("a", "b"), picked=None),
     "strip": lambda: guesses.item_strip(ITEM, SEED_PAIR, text.KINDS),
     "spread": lambda: errors.error_spread(TABLE["guess_usd_a"] - TABLE["price_usd"], np.zeros(1000)),
+    "bands": lambda: several.error_by_band(SEVERAL, EMBEDDED_PAIR),
+    "running means": lambda: several.running_errors(SEVERAL, EMBEDDED_PAIR),
+    "shares": lambda: several.error_shares(SEVERAL, EMBEDDED_PAIR),
     "share": lambda: errors.error_share(TABLE["error_usd_a"].to_numpy(), TABLE["error_usd_b"].to_numpy()),
     "groups": lambda: errors.error_by_group(ARENA.groups(View(*EMBEDDED_PAIR))[0], "price"),
     "running": lambda: errors.running_error(TABLE["error_usd_a"].to_numpy(), TABLE["error_usd_b"].to_numpy()),
@@ -113,7 +117,7 @@ def test_many_items_are_sampled_with_those_picked_first_and_drawn_with_webgl():
 
 
 def test_markup_in_categories_and_labels_is_escaped():
-    table = TABLE.head(5).assign(category="<img src=x>")
+    table = TABLE.head(5).assign(label="<img src=x>")
     infos = [
         dataclasses.replace(guess, info=guess.info.model_copy(update={"label": "<b>x</b>"}))
         for guess in ITEM.guesses
@@ -199,3 +203,20 @@ def test_marks_stand_out_on_the_light_and_the_dark_page(ground):
     for colour in colours:
         low, high = sorted([luminance(colour), luminance(ground)])
         assert (high + 0.05) / (low + 0.05) >= 3, colour
+
+
+def test_by_share_forty_dollars_excuse_nothing():
+    cheap = TABLE.head(2).assign(price_usd=[10.0, 100.0], guess_usd_b=[45.0, 85.0], outcome_b=["hit", "hit"])
+    named = {trace.name: len(trace.customdata) for trace in marks(scatter(cheap, by_share=True))}
+    assert named == {"hit": 1, "miss": 1}
+
+
+def test_several_runs_are_drawn_on_the_items_that_all_have():
+    figure = several.error_by_band(SEVERAL, EMBEDDED_PAIR)
+    names = [trace.name for trace in figure.data]
+    assert names[:2] == ["A · SmolLM2 135M base", "B · SmolLM2 135M fine-tuned"] and len(names) == 4
+    assert len(SEVERAL.price_usd) == 250
+    cheap = SEVERAL.price_usd < 25
+    assert figure.data[2].y[0] == pytest.approx(SEVERAL.away_usd["gpt-5"][cheap].mean())
+    last = several.running_errors(SEVERAL, EMBEDDED_PAIR).data[0]
+    assert last.y[-1] == pytest.approx(SEVERAL.away_usd["embedded-base"].mean())

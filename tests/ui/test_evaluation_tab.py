@@ -52,6 +52,10 @@ def visit(open_page, url):
     return visit
 
 
+def label(index):
+    return ARENA.item(int(index)).label
+
+
 def drawn(page, chart):
     page.locator(f"{chart} .chart-drawn .main-svg").first.wait_for()
     return page.locator(f"{chart} .chart-plot")
@@ -62,9 +66,9 @@ def expect_figures(page, view):
     narrowed, figures = ARENA.narrowed(view), ARENA.head_to_head(view)
     expect(page.locator("#active .count")).to_have_text(f"{figures.items:,} of {narrowed.shared:,} items")
     for end in ("a", "b"):
-        shown = page.locator("#metrics tbody tr").first.locator("td").nth("ab".index(end)).locator("b")
-        expect(shown).to_have_text(f"${getattr(figures, end)['error_usd'].value:,.2f}")
-    expect(page.locator(".counts")).to_contain_text(f"A closer on {figures.wins_a:,}")
+        for metric, form in (("error_usd", "${:,.2f}"), ("hits_pct", "{:.1f} %")):
+            shown = page.locator(f".headline tr.{end} td.{metric} b")
+            expect(shown).to_have_text(form.format(getattr(figures, end)[metric].value))
 
 
 def mark(page, chart, index):
@@ -128,10 +132,16 @@ def first_cell(page):
 def test_opens_on_the_seeds_pair_with_its_published_figures(visit):
     page = visit()
     expect_figures(page, SEED)
-    for value in ("$395.72", "$52.09", "1.49", "0.39", "28.0 %", "68.4 %"):
+    expect(page.locator("#head-to-head")).to_contain_text(
+        "On the 250 items that both have, the fine-tuned Llama 3.1 8B is closer to the price: its error is $343.63 lower"
+    )
+    expect(page.locator("#pairs")).to_contain_text(text.SEED_SHOWN)
+    page.unfold(text.MORE_FIGURES)
+    for value in ("$395.72", "$52.09", "1.49", "0.39", "28.0 %", "68.4 %", "+40.4 points"):
         expect(page.locator("#metrics").get_by_text(value, exact=True)).to_have_count(1)
-    expect(page.locator("#head-to-head")).to_contain_text("On the 250 items that both have, B is closer")
-    expect(page.locator("#head-to-head")).to_contain_text("$343.63 lower")
+    figures = ARENA.head_to_head(SEED)
+    expect(page.locator(".counts")).to_contain_text(f"A closer on {figures.wins_a:,}")
+    page.get_by_role("button", name=text.BOARD_ALL.format(runs=len(ARENA.runs))).click()
     expect(page.locator("#board tbody tr")).to_have_count(len(ARENA.runs))
     expect(page.locator("#board").get_by_text(text.PUBLISHED, exact=True)).to_have_count(22)
     assert clean(page)
@@ -139,6 +149,7 @@ def test_opens_on_the_seeds_pair_with_its_published_figures(visit):
 
 def test_every_term_explains_itself_on_hover_and_focus(visit):
     page = visit()
+    page.unfold(text.MORE_FIGURES)
     for name, meaning, *_ in text.METRICS.values():
         term = page.locator("#metrics abbr", has_text=re.compile(f"^{name}$"))
         if term.count():
@@ -169,16 +180,18 @@ def test_one_click_to_the_embedded_pair_swap_and_any_other_run(visit):
 
 def test_leaderboard_sorts_and_makes_a_run_a_or_b(visit):
     page = visit()
+    page.get_by_role("button", name=text.BOARD_ALL.format(runs=len(ARENA.runs))).click()
+    expect(page.locator("#board tbody tr")).to_have_count(len(ARENA.runs))
     first = page.locator("#board tbody tr .label").first
     labels = [ARENA.infos[s.name].label for s in ARENA.leaderboard(SEED).standings]
     expect(first).to_have_text(labels[0])
-    page.get_by_role("button", name="Hits").click()
+    page.locator("#board").get_by_role("button", name="Hits").click()
     by_hits = [ARENA.infos[s.name].label for s in ARENA.leaderboard(replace(SEED, sort="hits_pct")).standings]
     expect(page.locator("#board tbody tr .label")).to_have_text(by_hits)
     assert by_hits != labels
     expect(page.locator("#board th[aria-sort]")).to_contain_text("Hits")
     ties = sum(standing.ties_best for standing in ARENA.leaderboard(SEED).standings)
-    expect(page.locator("#board .behind").get_by_text(text.TIES_BEST)).to_have_count(ties)
+    expect(page.locator("#board .behind_best").get_by_text(text.TIES_BEST)).to_have_count(ties)
     page.get_by_role("button", name=text.MAKE.format(label="GPT-5", end="A")).click()
     expect_figures(page, View("gpt-5", SEED_PAIR[1]))
     assert clean(page)
@@ -192,7 +205,7 @@ def test_a_click_on_a_mark_opens_its_item(visit):
     index = lonely_item(SEED, "b")
     item = ARENA.item(index)
     page.mouse.click(*mark(page, "#scatter-b", index))
-    expect(page.locator("#detail-head h4")).to_have_text(f"Item {index}")
+    expect(page.locator("#detail-head h4")).to_have_text(label(index))
     expect(page.locator("#detail-head")).to_contain_text(f"${item.price_usd:,.2f}")
     expect(page.locator("#detail-foot .item-text")).to_have_text(item_text(index))
     drawn(page, "#strip")
@@ -217,7 +230,7 @@ def test_box_selection_is_a_chip_that_everything_follows(visit):
     assert abs(count - len(inside)) <= 3  # the box ends on whole pixels
     expect(page.locator("#active .count")).to_have_text(f"{count} of 250 items")
     expect(page.locator("#board tbody td.error_usd b").first).not_to_have_text(board_before)
-    expect(page.locator("#head-to-head .notice")).to_contain_text("picked")
+    expect(page.locator("#head-to-head .hint")).to_contain_text("picked")
     page.wait_for_function(  # the other plot shows the same items
         """count => document.querySelector("#scatter-b .chart-plot")._fullData
             .filter(t => t.selectedpoints).reduce((n, t) => n + t.selectedpoints.length, 0) === count""",
@@ -261,7 +274,7 @@ def test_nothing_left_is_said(visit):
     low = page.locator("#filter-low_usd input")
     low.fill("5000")
     low.press("Enter")
-    expect(page.locator("#head-to-head")).to_have_text(text.NOTHING_LEFT)
+    expect(page.locator("#head-to-head")).to_have_text(text.NOTHING_LEFT.format(filter="“from $5,000”"))
     expect(page.locator("#scatter-a")).to_contain_text(text.NO_FIGURE)
     expect(page.locator("#board")).to_contain_text(text.BOARD_EMPTY)
     page.get_by_role("button", name=text.RESET, exact=True).click()
@@ -295,7 +308,7 @@ def test_sorting_the_table_and_clicking_a_row_opens_that_item(visit):
     cheapest = int(table.sort_values("price_usd")["index"].iloc[0])
     expect(first).to_have_text(str(cheapest))
     first.click()
-    expect(page.locator("#detail-head h4")).to_have_text(f"Item {cheapest}")
+    expect(page.locator("#detail-head h4")).to_have_text(label(cheapest))
     assert clean(page)
 
 
@@ -303,10 +316,10 @@ def test_stepping_through_the_items_of_a_preset(visit):
     page = visit(replace(SEED, preset="worst-b", panel="items").to_query())
     ranked = ARENA.index[ARENA.narrowed(replace(SEED, preset="worst-b")).ranked]
     first_cell(page).click()
-    expect(page.locator("#detail-head h4")).to_have_text(f"Item {ranked[0]}")
+    expect(page.locator("#detail-head h4")).to_have_text(label(ranked[0]))
     expect(page.get_by_role("button", name=text.PREVIOUS_ITEM)).to_have_count(0)
     page.get_by_role("button", name=text.NEXT_ITEM).click()
-    expect(page.locator("#detail-head h4")).to_have_text(f"Item {ranked[1]}")
+    expect(page.locator("#detail-head h4")).to_have_text(label(ranked[1]))
     assert clean(page)
 
 
@@ -365,7 +378,7 @@ def test_a_link_restores_the_view(visit):
     expect_figures(page, view)
     expect(page.get_by_role("tab", name=text.PANELS["items"])).to_have_attribute("aria-selected", "true")
     expect(page.locator("#evaluate-axis").get_by_label("Linear")).to_be_checked()
-    expect(page.locator("#detail-head h4")).to_have_text("Item 17")
+    expect(page.locator("#detail-head h4")).to_have_text(label(17))
     expect(page.locator("#items .virtual-row").first).to_contain_text("Electronics")
     assert clean(page)
 
@@ -399,7 +412,7 @@ def test_send_to_compare(visit, tiny_predictor):
     page = visit(replace(SEED, item=3).to_query())
     open_panel(page, "items")
     page.locator("#items .virtual-row [role=gridcell]").get_by_text("5", exact=True).first.click()
-    expect(page.locator("#detail-head h4")).to_have_text("Item 5")
+    expect(page.locator("#detail-head h4")).to_have_text(label(5))
     page.get_by_role("button", name=text.SEND).click()
     expect(page.locator("#product-text textarea")).to_have_value(item_text(5))
     expect(page.locator("#actual input, #actual textarea").first).to_have_value(
@@ -432,11 +445,13 @@ def contrast_of(page, selector):
 
 WORDS = [
     ".verdict",
-    ".counts",
     ".verdict .run-b",
-    "#metrics td b",
-    "#metrics .interval",
-    "#metrics .tag.b",
+    ".headline td b",
+    ".headline .interval",
+    ".opening",
+    "#sets .chip",
+    "#starters .starter span",
+    "#starters .starter small",
     "#presets .chip",
     "#active .count",
     "#board .label",
@@ -475,7 +490,7 @@ def test_focus_is_visible_and_stays_where_it_was(visit):
 @pytest.mark.parametrize("panel", ["board", "groups", "items"])
 def test_narrow_page(visit, panel):
     page = visit(replace(EMBEDDED, panel=panel, item=3).to_query(), width=390, height=844)
-    expect(page.locator("#detail-head h4")).to_have_text("Item 3")
+    expect(page.locator("#detail-head h4")).to_have_text(label(3))
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     a, b = (page.locator(f"#scatter-{end}").bounding_box() for end in ("a", "b"))
     assert b["y"] >= a["y"] + a["height"]
@@ -490,7 +505,7 @@ def test_works_without_models_and_says_that_there_is_no_text(open_page, serve):
     demo = theme.silence(build_demo(None, "There is no adapter at /nowhere.", Settings.from_env({})))
     page = open_page(f"{serve(demo, **page_options(), show_error=True)}?{replace(SEED, item=7).to_query()}")
     expect_figures(page, SEED)
-    expect(page.locator("#detail-head h4")).to_have_text("Item 7")
+    expect(page.locator("#detail-head h4")).to_have_text(label(7))
     expect(page.locator("#detail-foot")).to_contain_text("Its text is")
     expect(page.get_by_role("button", name=text.SEND)).to_have_count(0)
     assert clean(page)

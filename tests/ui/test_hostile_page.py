@@ -20,7 +20,12 @@ expect.set_options(timeout=60_000)
 HOSTILE = "<script>window.x=1</script><img src=x onerror=window.x=1>"
 SVG = "<svg onload=window.x=1><a href='javascript:window.x=1'>a</a>{{x}}"
 ITEMS = pd.DataFrame(
-    {"index": np.arange(40), "category": [HOSTILE, SVG] * 20, "price_usd": np.linspace(5, 900, 40).round(2)}
+    {
+        "index": np.arange(40),
+        "label": [SVG, HOSTILE] * 20,
+        "category": [HOSTILE, SVG] * 20,
+        "price_usd": np.linspace(5, 900, 40).round(2),
+    }
 )
 
 
@@ -35,7 +40,10 @@ def run(name, **about):
 def page(tiny_predictor, tiny_settings, serve, open_page, tmp_path, monkeypatch):
     """The Evaluation tab on runs, items, categories and texts of that kind, under a model's name of that kind."""
     shipped = {name: run(name, published=True, origin=SVG) for name in ("one", "two", "three")}
-    monkeypatch.setattr("pricer.ui.evaluate.tab.load_runs", lambda: shipped)
+    monkeypatch.setattr(
+        "pricer.ui.evaluate.tab.load_runs",
+        lambda item_set="benchmark": shipped if item_set == "benchmark" else {},
+    )
     monkeypatch.setattr("pricer.ui.evaluate.tab.load_items", lambda: ITEMS)
     texts = ITEMS.assign(text=f"Item {HOSTILE} {SVG}", price=ITEMS["price_usd"])
     texts[["index", "text", "price"]].to_parquet(tmp_path / "texts.parquet")
@@ -43,7 +51,7 @@ def page(tiny_predictor, tiny_settings, serve, open_page, tmp_path, monkeypatch)
         tiny_settings, test_items=tmp_path / "texts.parquet", label=HOSTILE, base=ModelRef(HOSTILE)
     )
     demo = theme.silence(build_demo(tiny_predictor, "", settings))
-    page = open_page(serve(demo, **page_options(), show_error=True))
+    page = open_page(serve(demo, **page_options(), show_error=True), width=1440)
     page.get_by_role("tab", name=text.EVALUATE_TAB).click()
     page.locator("#scatter-b .chart-drawn .main-svg").first.wait_for()
     return page
@@ -75,11 +83,12 @@ def test_markup_in_names_categories_and_texts_does_not_run(page):
     expect(page.locator("#scatter-b")).to_be_visible()
     for panel in PANELS:
         page.locator("#panels").get_by_role("tab", name=text.PANELS[panel], exact=True).click()
-        if panel not in ("board", "items"):
+        if panel not in ("board", "items", "slices", "guess", "terms"):
             chart = {"groups": "by_category"}.get(panel, panel)
             page.locator(f"#chart-{chart} .chart-drawn .main-svg").first.wait_for()
         hover_everywhere(page)
         check_nothing_ran(page)
+    page.locator("#panels").get_by_role("tab", name=text.PANELS["items"], exact=True).click()
     expect(page.locator("#items .virtual-row").first).to_contain_text("<")
     page.locator("#items .virtual-row").first.locator("[role=gridcell]").first.click()
     expect(page.locator("#detail-foot .item-text")).to_contain_text(f"Item {HOSTILE} {SVG}")
@@ -111,7 +120,10 @@ def test_markup_in_an_uploaded_run_and_its_json_does_not_run(page, tmp_path):
     file = {"name": f"{SVG} {HOSTILE}.csv".replace("/", "∕"), "mimeType": "text/csv", "buffer": words}
     page.locator("#own-file input[type=file]").set_input_files([file])
     expect(page.locator("#active .count")).to_have_text("2 of 2 items")
-    expect(page.locator("#own-runs .chip")).to_have_count(2)
+    expect(page.locator("#own-runs .chip")).to_have_count(
+        3
+    )  # the file's own, and the median it is measured by
+    expect(page.locator("#own-ask")).to_contain_text(text.OWN_YES)
     hover_everywhere(page)
     bad = {"name": f"{HOSTILE}.csv", "mimeType": "text/csv", "buffer": f"index,{HOSTILE}\n1,2".encode()}
     page.locator("#own-file input[type=file]").set_input_files([bad])

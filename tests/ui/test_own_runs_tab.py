@@ -87,7 +87,7 @@ def expect_marks(page, chart, count):
 
 
 def figures(page):
-    return page.locator("#metrics tbody tr").first.locator("td b")
+    return page.locator(".headline td.error_usd b")
 
 
 def check_clean(page):
@@ -138,7 +138,7 @@ def test_another_visitor_does_not_see_it(visit):
             "bad.csv",
             "bad.csv: row 2, column guess: “abc” is no price in dollars",
         ),
-        (f"index,guess\n0,{HOSTILE}\n", "bad.csv", f"row 1, column guess: “{HOSTILE}” is no price"),
+        (f"index,guess\n0,{HOSTILE}\n", "bad.csv", f"row 1, column guess: “{HOSTILE}” is "),
         (b"\x00\x01\x02", "bad.parquet", "bad.parquet is damaged or no parquet file"),
         (b"x" * 21_000_000, "big.csv", "big.csv has 21.0 MB: give at most 20 MB"),
     ],
@@ -174,13 +174,35 @@ def test_own_products_have_their_text_in_the_detail_and_in_the_export(visit):
     expect(page.locator("#detail-foot .item-text")).to_have_text(f"Lamp {HOSTILE}")
     with page.expect_download() as saved:
         page.get_by_role("button", name=text.EXPORT).click()
-    assert saved.value.suggested_filename == "pricer-own-mine-own-mine.csv"
+    assert saved.value.suggested_filename == "pricer-own-mine-median-own-mine.csv"
     table = pd.read_csv(saved.value.path())
     assert table["text"].tolist() == ["'=cmd|' /C calc'!A0", f"Lamp {HOSTILE}"]
     assert table["category"].tolist() == ["'@SUM(1)", f"x{HOSTILE}"]
     assert table["guess_usd_b"].tolist() == [70, 30]
     page.get_by_role("button", name=text.SEND).click()
     expect(page.locator("#product-text textarea")).to_have_value(f"Lamp {HOSTILE}")
+    check_clean(page)
+
+
+def test_both_models_are_asked_for_products_that_nobody_else_has_guessed(visit, predictor):
+    page = visit()
+    page.unfold(text.OWN_TITLE)
+    table = pd.DataFrame({"text": NAMES, "price": PRICES, "guess": [80, 10, 200, 30, 40, 150]})
+    give(page, csv_text(table), "mine.csv")
+    expect(page.locator("#own-ask")).to_contain_text(text.OWN_ASK.format(label="mine", items=6))
+    expect(page.locator(".headline tr.a")).to_contain_text(
+        "Always the median of mine"
+    )  # never against itself
+    error = np.abs(np.median(PRICES) - np.array(PRICES)).mean()
+    expect(figures(page).nth(0)).to_have_text(f"${error:,.2f}")
+    page.get_by_role("button", name=text.OWN_YES).click()
+    expect(page.locator("#own-ask")).to_have_text(text.LIVE_DONE.format(done=6))
+    expect(page.locator(".headline tr.b")).to_contain_text("mine")
+    guesses = [predictor.predict([predictor.prepare(name)], "tuned")[0] for name in NAMES]
+    guesses = [float(guess.distribution.point(predictor.rule)) for guess in guesses]
+    shown = float(figures(page).nth(0).inner_text().strip("$").replace(",", ""))
+    assert shown == pytest.approx(np.abs(np.array(guesses) - PRICES).mean(), abs=0.05)
+    expect(page.locator("#own-runs .chip")).to_have_count(4)
     check_clean(page)
 
 
@@ -287,9 +309,9 @@ def test_a_live_run_without_a_file_or_without_texts_says_what_to_do(
     page = open_page(url)
     page.get_by_role("tab", name=text.EVALUATE_TAB).click()
     page.unfold(text.LIVE_TITLE)
-    page.locator("#live-start").click()
-    expect(page.locator("#live-status [role=alert]")).to_have_text(text.LIVE_NO_TEXTS)
-    page.locator("#live-source").get_by_label(text.LIVE_SOURCES["csv"]).check()
+    expect(page.locator("#live-why")).to_have_text(text.LIVE_NO_TEXTS)  # the source that cannot work is off
+    expect(page.locator("#live-source").get_by_label(text.LIVE_SOURCES["csv"])).to_be_checked()
+    expect(page.locator("#live-source").get_by_label(text.LIVE_SOURCES["test"])).to_have_count(0)
     page.locator("#live-start").click()
     expect(page.locator("#live-status [role=alert]")).to_have_text(text.LIVE_NO_FILE)
     give(page, "text,price\nDrill,free\n", "bad.csv", "#live-file")

@@ -16,10 +16,11 @@ import pandas as pd
 
 from pricer.arena.arena import Arena
 from pricer.arena.live import LiveStep, live_info, score_live
-from pricer.arena.own_runs import OwnRuns, read_run
+from pricer.arena.own_runs import OWN_INDEX, OwnRuns, read_run
 from pricer.arena.runs import Run, RunInfo
 from pricer.arena.upload import Upload, read_products
-from pricer.arena.view import View
+from pricer.arena.view import SETS, View
+from pricer.arena.yardstick import alone, with_yardstick
 from pricer.errors import InputError
 from pricer.llama.prediction import default_rule
 from pricer.llama.predictor import Predictor
@@ -63,21 +64,24 @@ class OwnBox:
         self.items, self.texts, self.limits = items, texts, settings.limits
 
     def layout(self) -> None:
-        """Inside the tab's column."""
-        with gr.Row(elem_classes="folds"):
-            with gr.Accordion(text.OWN_TITLE, open=False, elem_id="own", elem_classes="fold"):
-                gr.HTML(text.OWN_HELP, elem_classes="own-help")
-                self.file = gr.File(
-                    label=text.OWN_FILE,
-                    file_count="multiple",
-                    file_types=[".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".gz", ".json"],
-                    height=150,
-                    elem_id="own-file",
-                )
-                self.notice = gr.HTML(elem_id="own-notice", elem_classes="hide-when-empty")
-            with gr.Accordion(text.LIVE_TITLE, open=False, elem_id="live", elem_classes="fold"):
-                self._layout_live()
+        """Two boxes inside the tab's bar."""
+        with gr.Accordion(text.OWN_TITLE, open=False, elem_id="own", elem_classes="fold"):
+            gr.HTML(text.OWN_HELP, elem_classes="own-help")
+            self.file = gr.File(
+                label=text.OWN_FILE,
+                file_count="multiple",
+                file_types=[".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".gz", ".json"],
+                height=150,
+                elem_id="own-file",
+            )
+            self.notice = gr.HTML(elem_id="own-notice", elem_classes="hide-when-empty")
+        with gr.Accordion(text.LIVE_TITLE, open=False, elem_id="live", elem_classes="fold") as self.live:
+            self._layout_live()
+
+    def layout_chips(self) -> None:
+        """The visitor's runs, below the bar."""
         self.chips = Actions(elem_id="own-runs")
+        self.ask = Actions(elem_id="own-ask")
 
     def _layout_live(self) -> None:
         if self.predictor is None:
@@ -102,6 +106,7 @@ class OwnBox:
                 elem_id="live-count",
                 min_width=240,
             )
+        self.why_off = gr.HTML(elem_id="live-why", elem_classes="hide-when-empty")
         self.products = gr.File(
             label=text.LIVE_FILE,
             file_types=[".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".gz"],
@@ -123,7 +128,7 @@ class OwnBox:
     def wire(self, session: gr.State, own_runs: gr.State, outputs: list, answer: Callable) -> None:
         """`answer(session, own, step, whole=…, only=…)` makes the updates for `outputs`."""
         control = gr.State(None)
-        changed = [own_runs, self.chips, self.notice, *outputs]
+        changed = [own_runs, self.chips, self.ask, self.notice, *outputs]
         nothing = [gr.skip()] * len(outputs)
 
         def on_upload(
@@ -134,11 +139,15 @@ class OwnBox:
                 _check_idle(control)
                 own, name = read_run(paths, own, self.items, self.texts.found, self.limits)
             except InputError as error:
-                return [None, gr.skip(), gr.skip(), _complaint(error), *nothing]
+                return [None, gr.skip(), gr.skip(), "", _complaint(error), *nothing]
             finally:
                 _delete(paths)
-            shown = answer(session, own, lambda arena, view: look_at(arena, view, name), whole=True)
-            return [None, own, chips(own), "", *shown]
+            question = self._question(own, name)
+            own = with_yardstick(own, name)
+            shown = answer(
+                session, own, lambda arena, view: look_at(arena, view, name), whole=True, item_set=SETS[0]
+            )
+            return [None, own, chips(own), question, "", *shown]
 
         def on_remove(control: LiveControl | None, session, own: OwnRuns, act: ActionEvent):
             if act.name != "remove-run" or act.value not in own.runs:
@@ -146,9 +155,9 @@ class OwnBox:
             try:
                 _check_idle(control)
             except InputError as error:
-                return [gr.skip(), gr.skip(), _complaint(error), *nothing]
+                return [gr.skip(), gr.skip(), gr.skip(), _complaint(error), *nothing]
             own = own.without(act.value)
-            return [own, chips(own), "", *answer(session, own, forget, whole=True)]
+            return [own, chips(own), "", "", *answer(session, own, lambda arena, view: view, whole=True)]
 
         self.file.upload(on_upload, [self.file, control, session, own_runs], [self.file, *changed], **AT_ONCE)
         self.chips.act(on_remove, [control, session, own_runs], changed, **AT_ONCE)
@@ -179,32 +188,76 @@ class OwnBox:
         def on_live(
             request: gr.Request, control: LiveControl, session, own: OwnRuns, source: str, count: int, given
         ):
+            def todo(own: OwnRuns) -> tuple[OwnRuns, pd.DataFrame]:
+                return self._todo(own, source, int(count), given)
+
+            for status, running, *rest in score(request, control, session, own, todo, look_at_pair):
+                yield [*_buttons(status, running=running), *rest]
+
+        def on_score_own(request: gr.Request, control: LiveControl | None, session, own: OwnRuns, name: str):
+            if name not in own.runs:
+                yield [gr.skip()] * (len(outputs) + 3)
+                return
+
+            def todo(own: OwnRuns) -> tuple[OwnRuns, pd.DataFrame]:
+                return own, self._own_todo(own, name)
+
+            def look(base: str, tuned: str) -> Callable[[Arena, View], View]:
+                return look_at_pair(tuned, name)
+
+            for status, running, *rest in score(request, control, session, own, todo, look):
+                stop = f'<div class="chips">{button(text.LIVE_STOP, "stop-own")}</div>' if running else ""
+                yield [status + stop, *rest]
+
+        def score(
+            request: gr.Request,
+            control: LiveControl,
+            session,
+            own: OwnRuns,
+            todo: Callable[[OwnRuns], tuple[OwnRuns, pd.DataFrame]],
+            look: Callable[[str, str], Callable[[Arena, View], View]],
+        ):
+            """(status, whether it goes on, own runs, chips, *updates) as both models answer for what `todo` gives."""
             words = _line(text.LIVE_NOTHING)
             try:
                 self.limit.check(request)
-                own, todo = self._todo(own, source, int(count), given)
+                own, items = todo(own)
                 # A visitor's products are a shop's; the test items are the benchmark's.
-                ours = source == OWN_PRODUCTS or not self.predictor.prior
+                ours = (items["index"] >= OWN_INDEX).any() or not self.predictor.prior
                 prior = self.predictor.prior if ours else self.predictor.prior_named("benchmark")
                 infos = self._infos(own, prior)
-                step, parts = _look_at_pair(*[info.name for info in infos.values()]), {"whole": True}
-                for now in score_live(self.predictor, todo, prior=prior, stop=control.stop):
+                step = look(*[infos[which].name for which in PASSES])
+                parts = {"whole": True, "item_set": SETS[0]}
+                for now in score_live(self.predictor, items, prior=prior, stop=control.stop):
                     own = own.with_runs(*[Run(infos[which], now.tables[which]) for which in PASSES])
                     shown = answer(session, own, step, **parts)
                     session = shown[0]
-                    yield [*_buttons(_progress(now), running=True), own, gr.skip(), *shown]
+                    yield [_progress(now), True, own, gr.skip(), *shown]
                     step, parts = (lambda arena, view: view), {"only": LIVE_PARTS}
                     done = text.LIVE_STOPPED if now.done < now.total else text.LIVE_DONE
                     words = _line(done.format(done=now.done, total=now.total))
             except InputError as error:
                 control.running = False
-                yield [*_buttons(_complaint(error), running=False), *same]
+                yield [_complaint(error), False, *same]
                 return
             finally:
                 control.running = False
             own = own.pruned()
             shown = answer(session, own, lambda arena, view: view, whole=True) if own else same[2:]
-            yield [*_buttons(words, running=False), own, chips(own), *shown]
+            yield [words, False, own, chips(own), *shown]
+
+        def on_ask(control: LiveControl | None, own: OwnRuns, act: ActionEvent):
+            """[control, name of the run whose products are to be scored, question]"""
+            if act.name == "stop-own" and control:
+                control.stop.set()
+                return gr.skip(), "", _line(text.LIVE_STOPPING)
+            if act.name != "score-own" or act.value not in own.runs:
+                return gr.skip(), "", ""
+            try:
+                _check_idle(control)
+            except InputError as error:
+                return gr.skip(), "", _complaint(error)
+            return LiveControl(), act.value, _line(text.LIVE_WAITING)
 
         def on_stop(control: LiveControl | None):
             if control is None or not control.running:
@@ -220,6 +273,18 @@ class OwnBox:
         def on_source(source: str):
             return gr.update(visible=source == OWN_PRODUCTS)
 
+        def on_open():
+            """A source that cannot work is off, with the reason."""
+            if self.texts.waiting or self.texts.found is not None:
+                return gr.skip(), gr.skip(), ""
+            only = [(text.LIVE_SOURCES[OWN_PRODUCTS], OWN_PRODUCTS)]
+            return (
+                gr.update(choices=only, value=OWN_PRODUCTS),
+                gr.update(visible=True),
+                _line(text.LIVE_NO_TEXTS),
+            )
+
+        self.live.expand(on_open, None, [self.source, self.products, self.why_off], **AT_ONCE)
         self.source.change(on_source, self.source, self.products, **AT_ONCE)
         self.products.upload(on_products, self.products, [self.products, products, self.status], **AT_ONCE)
         begun = self.start.click(on_start, None, [control, *buttons], **AT_ONCE)
@@ -233,6 +298,16 @@ class OwnBox:
             concurrency_limit=LIVE_AT_ONCE,
         )
         ran.failure(on_failure, control, buttons, **AT_ONCE)
+        wanted = gr.State("")
+        self.ask.act(on_ask, [control, own_runs], [control, wanted, self.ask], **AT_ONCE).then(
+            on_score_own,
+            [control, session, own_runs, wanted],
+            [self.ask, own_runs, self.chips, *outputs],
+            api_visibility="private",
+            show_progress="hidden",
+            concurrency_id="live",
+            concurrency_limit=LIVE_AT_ONCE,
+        )
         self.stop.click(on_stop, control, [self.status, self.stop], **AT_ONCE)
 
     def _todo(
@@ -254,6 +329,27 @@ class OwnBox:
         known = self.items[self.items["index"].isin(texts.index)]
         chosen = known.sample(min(count, len(known)))
         return own, chosen.assign(text=chosen["index"].map(texts))
+
+    def _question(self, own: OwnRuns, name: str) -> str:
+        """Whether both models shall price the products that only this run has; nothing where they cannot."""
+        items = alone(own, name)
+        if items.empty or self.predictor is None:
+            return ""
+        most = min(len(items), self.limits.live_items)
+        words = text.OWN_ASK.format(label=escape(own.runs[name].info.label), items=most)
+        yes, no = (
+            button(text.OWN_YES, "score-own", name),
+            button(text.OWN_NO, "dismiss", classes="chip plain"),
+        )
+        return f'<div class="chips notice"><span>{words}</span>{yes}{no}</div>'
+
+    def _own_todo(self, own: OwnRuns, name: str) -> pd.DataFrame:
+        """The products of an own run for both models (index, text, price_usd). Raises InputError where two more runs
+        have no room."""
+        if len(own.runs) + len(PASSES) > self.limits.own_runs:
+            raise InputError(text.LIVE_NO_ROOM.format(most=self.limits.own_runs))
+        mine = own.items[own.items["index"].isin(own.runs[name].table["index"])].head(self.limits.live_items)
+        return mine.assign(text=mine["index"].map(own.texts))
 
     def _infos(self, own: OwnRuns, prior: PricePrior | None) -> dict[str, RunInfo]:
         """What the two runs will be called, and how they are made."""
@@ -282,17 +378,7 @@ def look_at(arena: Arena, view: View, name: str) -> View:
     return replace(view.reset(), run_a=run_a, run_b=name, item=None)
 
 
-def forget(arena: Arena, view: View) -> View:
-    """The view without what only a removed run had."""
-    return replace(
-        view,
-        categories=tuple(name for name in view.categories if name in arena.categories),
-        selection=tuple(index for index in view.selection if index in arena.known_indexes),
-        item=view.item if view.item in arena.known_indexes else None,
-    )
-
-
-def _look_at_pair(run_a: str, run_b: str) -> Callable[[Arena, View], View]:
+def look_at_pair(run_a: str, run_b: str) -> Callable[[Arena, View], View]:
     return lambda arena, view: replace(view.reset(), run_a=run_a, run_b=run_b, item=None)
 
 

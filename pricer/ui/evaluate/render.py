@@ -6,8 +6,8 @@ are made again. That keeps a click short, and a plot that did not change keeps i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from typing import Any
@@ -17,25 +17,37 @@ import numpy as np
 import pandas as pd
 
 from pricer.arena.arena import Arena
+from pricer.arena.metrics import HIT_SHARE
 from pricer.arena.records import HeadToHead, Item, Narrowed
-from pricer.arena.view import NARROWING, View
+from pricer.arena.view import NARROWING, SETS, View
 from pricer.errors import InputError
-from pricer.figures import errors, guesses
-from pricer.ui.evaluate import html, text
+from pricer.figures import errors, guesses, several
+from pricer.ui.evaluate import board, heads, item, panels, text
+from pricer.ui.evaluate.html import button, category
 from pricer.ui.evaluate.item_texts import ItemTexts, SessionTexts
 
 TABLE_ROWS = 2_000  # the browser holds them all
 
-PAIR = ("run_a", "run_b")
+PAIR = ("item_set", "run_a", "run_b")
 ITEMS = (*PAIR, *NARROWING)
-SCATTER = (*ITEMS, "log_axis", "item")
+SCATTER = (*ITEMS, "log_axis", "by_share", "item")
+BOARD = (*ITEMS, "sort", "everyone", "find", "kinds", "columns", "pins")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the page knows besides the view: for each item set the runs of the Compare tab's pair, if it has been
+    evaluated there, and how many runs there are."""
+
+    compared: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    runs_of: Mapping[str, int] = field(default_factory=lambda: {SETS[0]: 1})
 
 
 class Scene:
     """What a view shows, computed when a part asks for it."""
 
-    def __init__(self, arena: Arena, view: View, texts: ItemTexts | SessionTexts):
-        self.arena, self.view, self.texts = arena, view, texts
+    def __init__(self, arena: Arena, view: View, texts: ItemTexts | SessionTexts, place: Place):
+        self.arena, self.view, self.texts, self.place = arena, view, texts, place
 
     @cached_property
     def narrowed(self) -> Narrowed:
@@ -90,10 +102,11 @@ def render(
     texts: ItemTexts | SessionTexts,
     before: View | None = None,
     only: Collection[str] = (),
+    place: Place = Place(),
 ) -> list:
     """A value or an update for each of PARTS, in their order; `before` is what the page shows now. `only`: make
     these parts and no others."""
-    scene = Scene(arena, view, texts)
+    scene = Scene(arena, view, texts, place)
     return [
         gr.skip()
         if (only and name not in only) or (before is not None and _same(part, view, before))
@@ -136,7 +149,7 @@ def _value(field: str) -> Callable[[Scene], Any]:
 
 
 def _categories(scene: Scene) -> Any:
-    choices = [(name.replace("_", " "), name) for name in scene.arena.categories]
+    choices = [(category(name), name) for name in scene.arena.categories]
     return gr.update(choices=choices, value=list(scene.view.categories))
 
 
@@ -151,6 +164,7 @@ def _scatter(end: str) -> Callable[[Scene], Any]:
             label=scene.label(end),
             picked=picked,
             log=scene.view.log_axis,
+            by_share=scene.view.by_share,
             open_index=scene.view.item,
             revision=f"{scene.view.run_a} {scene.view.run_b}",
         )
@@ -164,12 +178,30 @@ def _scatter_hint(scene: Scene) -> str:
     return f'<p class="hint">{text.SCATTER_HINT} {sampled}</p>'
 
 
+def _title(end: str) -> Callable[[Scene], Any]:
+    def show(scene: Scene):
+        within = None
+        if scene.view.by_share and len(scene.table):
+            within = 100 * float(
+                (scene.table[f"error_usd_{end}"] / scene.table["price_usd"] < HIT_SHARE).mean()
+            )
+        info = scene.arena.infos[getattr(scene.view, f"run_{end}")]
+        return heads.scatter_title(end, info, scene.figures, within)
+
+    return show
+
+
+def _starters(scene: Scene) -> Any:
+    shown = scene.item is None
+    return gr.update(value=item.starters(scene.arena, scene.view) if shown else "", visible=shown)
+
+
 def _detail_head(scene: Scene) -> Any:
     if scene.item is None:
         return ""
-    ranked = scene.arena.index[scene.narrowed.ranked]
-    at = np.flatnonzero(ranked == scene.item.index)
-    return html.item_head(scene.item, scene.view, (int(at[0]), len(ranked)) if len(at) else None)
+    walk = scene.arena.walk(scene.view)
+    at = np.flatnonzero(walk == scene.item.index)
+    return item.item_head(scene.item, scene.view, (int(at[0]), len(walk)) if len(at) else None)
 
 
 def _strip(scene: Scene) -> Any:
@@ -181,7 +213,9 @@ def _strip(scene: Scene) -> Any:
 def _detail_foot(scene: Scene) -> str:
     if scene.item is None:
         return ""
-    return html.item_foot(scene.texts.get(scene.item.index), scene.texts.waiting)
+    if scene.view.item_set != SETS[0]:
+        return f'<p class="hint">{text.TEXT_NEVER}</p>'
+    return item.item_foot(scene.texts.get(scene.item.index), scene.texts.waiting)
 
 
 def _signed_errors(scene: Scene) -> Any:
@@ -211,6 +245,36 @@ def _pair(scene: Scene) -> Any:
     )
 
 
+SEVERAL = {
+    "bands": several.error_by_band,
+    "running": several.running_errors,
+    "share": several.error_shares,
+}
+
+
+def _several(scene: Scene) -> Any:
+    runs = scene.arena.several(scene.view)
+    pair = (scene.view.run_a, scene.view.run_b)
+    return SEVERAL[scene.view.measure](runs, pair) if len(runs.price_usd) else None
+
+
+def _several_note(scene: Scene) -> str:
+    runs = scene.arena.several(scene.view)
+    note = text.SEVERAL_ITEMS.format(items=len(runs.price_usd), runs=len(runs.infos))
+    pins = "" if scene.view.pins else f" {text.PIN_FIRST}"
+    chips = "".join(
+        button(
+            f'{escape(scene.arena.infos[name].label)} <span aria-hidden="true">✕</span>',
+            "pin",
+            name,
+            classes="chip on",
+            aria_label=text.UNPIN.format(label=scene.arena.infos[name].label),
+        )
+        for name in scene.view.pins
+    )
+    return f'<p class="hint">{note}{pins}</p><div class="chips">{chips}</div>'
+
+
 def _coverage(scene: Scene) -> Any:
     measured = scene.arena.coverage(scene.view)
     return errors.interval_coverage(measured, (scene.view.run_a, scene.view.run_b)) if measured else None
@@ -219,7 +283,7 @@ def _coverage(scene: Scene) -> Any:
 def _items_table(scene: Scene) -> Any:
     rows = scene.narrowed.ranked[:TABLE_ROWS]
     table = scene.arena.table(scene.view, rows)[list(text.TABLE_HEADS)]
-    table = table.assign(category=table["category"].str.replace("_", " ")).round(2)
+    table = table.assign(category=table["category"].map(category)).round(2)
     return gr.update(value=table.rename(columns=text.TABLE_HEADS))
 
 
@@ -230,34 +294,52 @@ def _items_note(scene: Scene) -> str:
     return f'<p class="hint">{text.PANEL_NOTES["items"]}{cut}</p>'
 
 
+def _board(scene: Scene) -> str:
+    return board.board(scene.arena, scene.view, scene.arena.leaderboard(scene.view))
+
+
 PARTS: dict[str, Part] = {
-    "run_a": Part(("run_a",), _picker("a")),
-    "run_b": Part(("run_b",), _picker("b")),
-    "pairs": Part(tuple(View.__dataclass_fields__), lambda s: html.pairs(s.arena, s.view)),
-    "verdict": Part(ITEMS, lambda s: html.verdict(s.view, s.narrowed, s.figures)),
-    "metrics": Part(ITEMS, lambda s: html.metrics_table(s.figures)),
-    "presets": Part(("preset",), lambda s: html.presets(s.view)),
-    "active": Part(ITEMS, lambda s: html.active(s.view, s.narrowed)),
-    "categories": Part(("categories",), _categories),
+    "sets": Part(("item_set",), lambda s: heads.sets(s.view, s.place.runs_of)),
+    "run_a": Part(("item_set", "run_a"), _picker("a")),
+    "run_b": Part(("item_set", "run_b"), _picker("b")),
+    "pairs": Part(
+        tuple(View.__dataclass_fields__),
+        lambda s: heads.pairs(s.arena, s.view, s.place.compared.get(s.view.item_set)),
+    ),
+    "verdict": Part(ITEMS, lambda s: heads.verdict(s.arena, s.view, s.narrowed, s.figures)),
+    "metrics": Part(ITEMS, lambda s: heads.more_figures(s.view, s.figures)),
+    "presets": Part(("preset",), lambda s: heads.presets(s.view)),
+    "active": Part(ITEMS, lambda s: heads.active(s.view, s.narrowed)),
+    "words": Part(("words",), _value("words")),
+    "categories": Part(("item_set", "categories"), _categories),
     "low_usd": Part(("low_usd",), _value("low_usd")),
     "high_usd": Part(("high_usd",), _value("high_usd")),
     "outcomes_a": Part(("outcomes_a",), _value("outcomes_a")),
     "outcomes_b": Part(("outcomes_b",), _value("outcomes_b")),
     "apart_usd": Part(("apart_usd",), lambda s: gr.update(value=s.view.apart_usd or None)),
-    "log_axis": Part(("log_axis",), lambda s: gr.update(value=_axis_name(s.view))),
-    "title_a": Part(ITEMS, lambda s: html.scatter_title("a", s.arena.infos[s.view.run_a], s.figures)),
-    "title_b": Part(ITEMS, lambda s: html.scatter_title("b", s.arena.infos[s.view.run_b], s.figures)),
+    "log_axis": Part(("log_axis",), lambda s: gr.update(value=_name_of(text.AXES, s.view.log_axis))),
+    "by_share": Part(("by_share",), lambda s: gr.update(value=_name_of(text.COLOURINGS, s.view.by_share))),
+    "legend": Part(("by_share",), lambda s: heads.legend(s.view)),
+    "title_a": Part((*ITEMS, "by_share"), _title("a")),
+    "title_b": Part((*ITEMS, "by_share"), _title("b")),
     "scatter_a": Part(SCATTER, _scatter("a")),
     "scatter_b": Part(SCATTER, _scatter("b")),
     "hint": Part(ITEMS, _scatter_hint),
-    "detail": Part(("item",), lambda s: gr.update(visible=s.item is not None)),
+    "starters": Part((*ITEMS, "item"), _starters),
+    "detail": Part(("item_set", "item"), lambda s: gr.update(visible=s.item is not None)),
     "detail_head": Part((*ITEMS, "item"), _detail_head),
     "strip": Part((*PAIR, "item"), _strip),
-    "detail_foot": Part(("item",), _detail_foot),
+    "detail_guesses": Part((*PAIR, "item"), lambda s: item.item_guesses(s.item, s.view) if s.item else ""),
+    "detail_foot": Part(("item_set", "item"), _detail_foot),
     "panels": Part(("panel",), lambda s: gr.update(selected=s.view.panel)),
-    "board": Part(
-        (*ITEMS, "sort"), lambda s: html.board(s.arena, s.view, s.arena.leaderboard(s.view)), "board"
-    ),
+    "find": Part(("find",), _value("find"), "board"),
+    "kinds": Part(("kinds",), _value("kinds"), "board"),
+    "columns": Part(("columns",), _value("columns"), "board"),
+    "board": Part(BOARD, _board, "board"),
+    "slices": Part(ITEMS, lambda s: panels.slices(s.arena, s.view), "slices"),
+    "measure": Part(("measure",), _value("measure"), "several"),
+    "several_note": Part((*ITEMS, "pins"), _several_note, "several"),
+    "several": Part((*ITEMS, "pins", "measure"), _several, "several"),
     "spread": Part(ITEMS, _signed_errors, "spread"),
     "share": Part(ITEMS, lambda s: errors.error_share(*s.away) if len(s.table) else None, "spread"),
     "by_price": Part(ITEMS, _groups(0), "groups"),
@@ -270,10 +352,5 @@ PARTS: dict[str, Part] = {
 }
 
 
-def _axis_name(view: View) -> str:
-    return next(name for name, log in text.AXES.items() if log == view.log_axis)
-
-
-def complaint(sentences: list[str]) -> str:
-    words = " ".join(escape(sentence) for sentence in sentences)
-    return f'<p class="notice problem" role="alert">{words}</p>' if words else ""
+def _name_of(words: Mapping[str, bool], value: bool) -> str:
+    return next(name for name, means in words.items() if means == value)

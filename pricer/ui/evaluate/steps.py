@@ -11,21 +11,53 @@ import gradio as gr
 
 from pricer.arena.arena import Arena
 from pricer.arena.slices import PRICE_BANDS_USD
-from pricer.arena.view import EMBEDDED_PAIR, NARROWING, PRESETS, SEED_PAIR, SORTS, View
+from pricer.arena.view import (
+    COLUMNS,
+    EMBEDDED_PAIR,
+    MAX_WORDS,
+    MEASURES,
+    MOST_PINS,
+    NARROWING,
+    PANELS,
+    PRESETS,
+    SEED_PAIR,
+    SETS,
+    SORTS,
+    View,
+)
 from pricer.errors import InputError
 from pricer.ui.chart import ChartEvent
 from pricer.ui.evaluate import text
+from pricer.ui.evaluate.panels import look_at_slice
 
-SHIPPED_PAIRS = {"seed": SEED_PAIR, "embedded": EMBEDDED_PAIR}
 
-
-def step(arena: Arena, view: View, name: str, value: str = "") -> View:
-    """What the button `name` with `value` makes of a view; one that makes no sense changes nothing."""
+def step(
+    arena: Arena, view: View, name: str, value: str = "", compared: tuple[str, str] | None = None
+) -> View:
+    """What the button `name` with `value` makes of a view; one that makes no sense changes nothing. `compared`: the
+    runs of the Compare tab's pair."""
     if name in ("make_a", "make_b") and value in arena.runs:
         return replace(view, **{f"run_{name[-1]}": value})
-    if name == "pair" and value in SHIPPED_PAIRS and set(SHIPPED_PAIRS[value]) <= set(arena.runs):
-        run_a, run_b = SHIPPED_PAIRS[value]
-        return replace(view, run_a=run_a, run_b=run_b)
+    pair = (
+        {"seed": SEED_PAIR, "embedded": EMBEDDED_PAIR, "compare": compared}.get(value)
+        if name == "pair"
+        else None
+    )
+    if pair and set(pair) <= set(arena.runs):
+        return replace(view, run_a=pair[0], run_b=pair[1])
+    if name == "panel" and value in PANELS:
+        return replace(view, panel=value)
+    if name == "set" and value in SETS:
+        return replace(view, item_set=value)
+    if name == "open":
+        index = _item(arena, [value])
+        return view if index is None else replace(view, item=index)
+    if name == "slice":
+        return look_at_slice(arena, view, value)
+    if name == "everyone":
+        return replace(view, everyone=not view.everyone)
+    if name == "pin" and value in arena.runs:
+        return toggle_pin(view, value)
     if name == "swap":
         return view.swapped()
     if name == "preset" and value in PRESETS:
@@ -39,11 +71,35 @@ def step(arena: Arena, view: View, name: str, value: str = "") -> View:
     if name == "close":
         return replace(view, item=None)
     if name == "step" and value in ("1", "-1"):
-        ranked = arena.index[arena.narrowed(view).ranked].tolist()
-        if view.item in ranked:
-            at = ranked.index(view.item) + int(value)
-            return replace(view, item=ranked[min(max(at, 0), len(ranked) - 1)])
+        walk = arena.walk(view).tolist()
+        if view.item in walk:
+            at = walk.index(view.item) + int(value)
+            return replace(view, item=walk[min(max(at, 0), len(walk) - 1)])
     return view
+
+
+def toggle_pin(view: View, name: str) -> View:
+    """With the run pinned, or no longer. Raises InputError where MOST_PINS are."""
+    if name in view.pins:
+        return replace(view, pins=tuple(pin for pin in view.pins if pin != name))
+    if len(view.pins) >= MOST_PINS:
+        raise InputError(text.PINS_FULL.format(most=MOST_PINS))
+    return replace(view, pins=tuple(sorted((*view.pins, name))))
+
+
+def settled(arena: Arena, view: View) -> View:
+    """The view with what this arena does not have taken out: runs that are gone, and what only they or another item
+    set had."""
+    first = arena.first_view()
+    if not {view.run_a, view.run_b} <= set(arena.runs):
+        view = replace(view, run_a=first.run_a, run_b=first.run_b)
+    return replace(
+        view,
+        categories=tuple(name for name in view.categories if name in arena.categories),
+        selection=tuple(index for index in view.selection if index in arena.known_indexes),
+        pins=tuple(name for name in view.pins if name in arena.runs),
+        item=view.item if view.item in arena.known_indexes else None,
+    )
 
 
 def select(arena: Arena, view: View, event: ChartEvent) -> View:
@@ -84,6 +140,10 @@ def known_run(arena: Arena, name: str) -> str:
     return name
 
 
+def known_measure(name: str) -> str:
+    return name if name in MEASURES else MEASURES[0]
+
+
 def read_usd(value: float | None) -> float | None:
     """A dollar box as a filter: empty or 0 is no limit. Raises InputError for what is no amount."""
     if not value:
@@ -91,6 +151,24 @@ def read_usd(value: float | None) -> float | None:
     if not 0 <= value < 1e9:
         raise InputError(text.AMOUNT_BAD)
     return float(value)
+
+
+def read_choices(name: str, value: list[str] | None) -> tuple[str, ...]:
+    """Several choices as a view holds them: columns in their own order, all else by name."""
+    chosen = set(value or ())
+    return (
+        tuple(column for column in COLUMNS if column in chosen)
+        if name == "columns"
+        else tuple(sorted(chosen))
+    )
+
+
+def read_words(value: str | None) -> str:
+    """A search box's words. Raises InputError for more than a link could carry."""
+    words = " ".join(str(value or "").split())
+    if len(words) > MAX_WORDS:
+        raise InputError(text.WORDS_LONG.format(most=MAX_WORDS))
+    return words
 
 
 def _item(arena: Arena, row: list | None) -> int | None:

@@ -1,0 +1,17 @@
+// Browser side of pricer/ui/evaluate/address.py; the body of a function of (element, trigger, props, server, upload, watch).
+const ours = () => new URLSearchParams(location.search).get("tab") === "evaluation";
+
+function show() {
+  if (!props.value) return;
+  const { query, step } = JSON.parse(props.value);
+  if (query === location.search.slice(1) || (!query && !ours())) return;
+  const place = query ? `?${query}` : location.pathname;
+  // The first of the page's own addresses is where it was opened: Back leads there again.
+  history[step ? "pushState" : "replaceState"](null, "", place);
+}
+watch("value", show);
+show(); // the value may have come before this script
+
+addEventListener("popstate", () => {
+  if (element.isConnected) trigger("go", { query: location.search.slice(1) });
+});
