@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,9 +110,9 @@ def same(answer: dict[str, Any], expected: dict[str, Any]) -> bool:
 # Clients -------------------------------------------------------------------------------------------------
 
 
-async def ask(http: httpx.AsyncClient, text: str, session: str) -> tuple[str, Any]:
+async def ask(http: httpx.AsyncClient, text: str) -> tuple[str, Any]:
     """("answer", what the model says), ("refused", a sentence) or ("failed", what happened)."""
-    asked = await http.post("/gradio_api/call/predict", json={"data": [text, RULE], "session_hash": session})
+    asked = await http.post("/gradio_api/call/v2/predict", json={"product_text": text, "rule": RULE})
     if asked.status_code == 503:
         sentence = str(asked.json().get("detail", ""))
         return "refused" if is_sentence(sentence) else "failed", sentence
@@ -140,12 +139,11 @@ async def client(
     number: int, http: httpx.AsyncClient, expected: dict[str, dict], load: Load, until: float
 ) -> None:
     texts = random.Random(number).sample(list(expected), len(expected))
-    session = uuid.uuid4().hex
     for text in itertools.cycle(texts):
         if (start := time.perf_counter()) >= until:
             return
         try:
-            kind, said = await ask(http, text, session)
+            kind, said = await ask(http, text)
         except httpx.HTTPError as error:
             kind, said = "failed", f"{type(error).__name__}: {error}"
         if kind == "answer":

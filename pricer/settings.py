@@ -15,7 +15,8 @@ A *profile* names a pair of models; everything else follows from it. Variables:
     PRICER_GPU_SECONDS  seconds of GPU to ask for per request, on ZeroGPU (default: by profile)
     PRICER_TEST_ITEMS   file with the text of the test items, for the Evaluation tab
     PRICER_TEXT_CHARS, PRICER_QUEUE, PRICER_REQUESTS_PER_MINUTE, PRICER_SESSIONS,
-    PRICER_UPLOAD_BYTES, PRICER_UPLOAD_ROWS, PRICER_OWN_RUNS, PRICER_LIVE_ITEMS
+    PRICER_UPLOAD_BYTES, PRICER_UPLOAD_ROWS, PRICER_OWN_RUNS, PRICER_LIVE_ITEMS,
+    PRICER_BATCH_ROWS
                         what one visitor may ask for     (default: see `Limits`)
     HOST, PORT          where the app listens            (default: 127.0.0.1:7860)
     HF_TOKEN            read by huggingface_hub itself, for gated models
@@ -79,6 +80,9 @@ PROFILES: dict[str, Profile] = {
 }
 
 
+BATCH_ROWS = {"cpu": 500, "cuda": 10_000}
+
+
 @dataclass(frozen=True)
 class Limits:
     """What the app accepts before it says no, and how much it does at once."""
@@ -98,6 +102,13 @@ class Limits:
     upload_rows: int = 100_000
     own_runs: int = 8  # that a visitor may add to the Evaluation tab
     live_items: int = 100  # scored in one go on the page
+    batch_rows: int | None = (
+        None  # of one file in the Batch tab, and texts of one /predict_batch; None: by device
+    )
+
+    def rows_at_once(self, device: str) -> int:
+        """`batch_rows`, by default about ten minutes of work for both passes on two cores."""
+        return self.batch_rows or BATCH_ROWS.get(device, BATCH_ROWS["cpu"])
 
 
 # Variable -> field of Limits; a whole number above 0, or 0 where that switches the limit off.
@@ -110,6 +121,7 @@ LIMITS = {
     "PRICER_UPLOAD_ROWS": "upload_rows",
     "PRICER_OWN_RUNS": "own_runs",
     "PRICER_LIVE_ITEMS": "live_items",
+    "PRICER_BATCH_ROWS": "batch_rows",
 }
 SWITCHED_OFF_BY_0 = ("PRICER_REQUESTS_PER_MINUTE",)
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pricer.llama.base import choose_device
 from pricer.llama.predictor import Predictor, load_predictor
+from pricer.price.prior import PricePrior
 from pricer.scoring.store import Journal, Store
 from pricer.settings import Settings
 from pricer.tables.stream import Part, Source
@@ -38,15 +39,18 @@ def score_texts(
     task: Task,
     journal: Journal | None = None,
     on_done: Callable[[int], None] = lambda scores: None,
+    prior: PricePrior | None = None,
 ) -> dict[str, list]:
     """The added columns for the texts of one part, in their order. What the journal holds is not scored again;
-    `on_done` is told of every batch how many scores it brought (one per text and pass)."""
+    `on_done` is told of every batch how many scores it brought (one per text and pass). `prior`: another one than the predictor's."""
     journal = journal or Journal()
     prompts = [predictor.prepare(text) for text in texts]
     for which in task.passes:
         todo = [at for at in range(len(texts)) if at not in journal.done[which]]
         on_done(len(texts) - len(todo))
         for indices, predictions in predictor.predict_batches([prompts[at] for at in todo], which):
+            if prior is not None:
+                predictions = [prediction.under(prior) for prediction in predictions]
             figures = [_figures(prediction, task.rule) for prediction in predictions]
             journal.add(which, dict(zip([todo[i] for i in indices], figures, strict=True)))
             on_done(len(indices))

@@ -15,7 +15,7 @@ from pricer.ui import theme  # first: it keeps Gradio from sending statistics  #
 import gradio as gr  # isort: skip
 from starlette.middleware import Middleware
 
-from pricer.ui import text
+from pricer.ui import mcp, text
 from pricer.ui.api import add_api
 from pricer.ui.chart import plotly_route
 from pricer.ui.compare.tab import build_compare
@@ -52,7 +52,7 @@ def build_demo(predictor: Predictor | None, problem: str, settings: Settings) ->
                 evaluate = build_evaluate(tab, tabs, settings, box, limit, predictor, problem)
         if evaluate:
             evaluate.link(demo)
-        add_api(predictor, problem, limit)
+        add_api(predictor, problem, settings, limit)
         gr.HTML(f'<p class="footer-note">{text.FOOTER}</p>', elem_classes="footer")
     # Nobody passes the queue by: without api_open=False a direct call would.
     demo.queue(max_size=settings.limits.queue, default_concurrency_limit=1, api_open=False)
@@ -81,12 +81,14 @@ def launch(demo: gr.Blocks, settings: Settings, **options: Any) -> Any:
 def page_options(limits: Limits | None = None) -> dict[str, Any]:
     """What `launch` needs to serve the page: looks, the page's script, the chart library's address, and limits."""
     look, limits = theme.launch_options(), limits or Limits()
+    mcp.use_json_answers()
     upload_bytes = max(MAX_UPLOAD_BYTES, limits.upload_bytes)
     return look | {
         "css": look["css"] + PAGE_CSS,
         "js": PAGE_JS,
         "max_file_size": upload_bytes,
         "state_session_capacity": limits.sessions,
+        "mcp_server": mcp.AVAILABLE,
         "app_kwargs": {
             "routes": [plotly_route()],
             "middleware": [Middleware(Guard, limits=limits, upload_bytes=2 * upload_bytes)],

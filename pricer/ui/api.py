@@ -1,29 +1,181 @@
-"""The endpoint for programs: `/predict`, the same answer as `python -m pricer --json`."""
+"""What other programs may call, over HTTP, with Gradio's client or as MCP tools: see "From other programs" in README.md.
+
+    /predict         one text, both models: the same answer as `python -m pricer --json`
+    /predict_batch   many texts: the same figures as `python -m pricer.score`
+
+Gradio checks no types of its own here, so every argument is looked at; whatever is wrong ends in one sentence.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Literal, TypedDict, get_type_hints
+
 import gradio as gr
+from gradio.context import get_blocks_context
+from gradio.utils import get_function_description
+from gradio_client.utils import python_type_to_json_schema
 
 from pricer.errors import InputError
+from pricer.llama.prediction import default_rule
 from pricer.llama.predictor import Predictor
-from pricer.price.prior import SHIPPED
-from pricer.ui.guard import RequestLimit
+from pricer.price.distribution import RULES
+from pricer.price.prior import SHIPPED, PricePrior
+from pricer.scoring.engine import Task
+from pricer.scoring.steps import score_in_steps
+from pricer.settings import PASSES, Settings
+from pricer.ui import text
+from pricer.ui.guard import BATCH_QUEUE, BATCHES_AT_ONCE, MODEL_QUEUE, RequestLimit
+
+Rule = Literal[RULES]
+Models = Literal["both", "tuned"]
 
 
-def add_api(predictor: Predictor | None, problem: str, limit: RequestLimit) -> None:
+class PassAnswer(TypedDict):
+    """What one model says; prices in US dollars. `low_usd` to `high_usd` is the 90 % interval."""
+
+    price_usd: float
+    low_usd: float
+    high_usd: float
+    calibrated: bool
+    prior: str | None
+    rule: str
+    rules: dict[str, float]
+    unpriced_mass: float
+    seconds: float
+
+
+class Answer(TypedDict):
+    truncated: bool
+    base: PassAnswer
+    tuned: PassAnswer
+
+
+class BatchRow(TypedDict, total=False):
+    """Of one text: its figures, or `error`."""
+
+    base_usd: float
+    tuned_usd: float
+    low_usd: float
+    high_usd: float
+    unpriced_mass: float
+    text_cut: bool
+    error: str
+
+
+def add_api(predictor: Predictor | None, problem: str, settings: Settings, limit: RequestLimit) -> None:
     """Inside the page's Blocks. Without a predictor each call ends in the problem."""
     usual = predictor.prior.name if predictor and predictor.prior else SHIPPED[0]
+    most = settings.limits.rows_at_once(predictor.pair.device.type) if predictor else 0
 
-    def predict(request: gr.Request, product_text: str, rule: str | None = None, prior: str = usual) -> dict:
-        """Price a product's text with both models; `rule` is one of log-mean, median, mean, mode, best-hit, top-3 (by
-        default the adapter's), `prior` what prices the fine-tuned one is to expect: shop or benchmark."""
-        if predictor is None:
-            raise gr.Error(problem, print_exception=False)
+    def predict(
+        request: gr.Request, product_text: str, rule: Rule | None = None, prior: str = usual
+    ) -> Answer:
+        """Say what a product costs in US dollars, judged from its text alone, by the base and by the fine-tuned Llama.
+
+        Parameters:
+            product_text: What a shop says about the product: its title and description, without the price.
+            rule: How the distribution over prices becomes one price: log-mean, median, mean, mode, best-hit or top-3; by default the one that did best for this model.
+            prior: What prices the fine-tuned model expects before it reads: shop (most things are cheap) or benchmark (all prices alike).
+
+        Returns:
+            An object: "tuned" and "base" with "price_usd", the 90 % interval "low_usd" to "high_usd", the price by every other rule in "rules", and "unpriced_mass", the probability of no price from $1 to $999; "truncated" says whether the text was cut.
+        """
+        _check_one_of("rule", rule, (None, *RULES))
+        chosen = predictor.prior_named(prior)
+        return predictor.compare(product_text).under(chosen).to_dict(rule)
+
+    def predict_batch(
+        request: gr.Request,
+        texts: list[str],
+        models: Models = "tuned",
+        rule: Rule | None = None,
+        prior: str = usual,
+    ) -> list[BatchRow]:
+        """Say what many products cost in US dollars, judged from their texts alone.
+
+        Parameters:
+            texts: One text per product, without its price. For files of any length there is python -m pricer.score.
+            models: Whether the fine-tuned model answers alone or the base as well, which takes twice as long.
+            rule: How the distribution over prices becomes one price: log-mean, median, mean, mode, best-hit or top-3; by default the one that did best for this model.
+            prior: What prices the fine-tuned model expects before it reads: shop (most things are cheap) or benchmark (all prices alike).
+
+        Returns:
+            A list with one object per text, in order: "tuned_usd" (and "base_usd"), the 90 % interval "low_usd" to "high_usd", "unpriced_mass", and whether the text was cut in "text_cut"; or "error" with the reason for a text that cannot be used.
+        """
+        if not isinstance(texts, list) or not texts:
+            raise InputError(text.API_NO_LIST)
+        if len(texts) > most:
+            raise InputError(text.API_TOO_MANY_TEXTS.format(most=most, given=len(texts)))
+        _check_one_of("models", models, ("both", "tuned"))
+        _check_one_of("rule", rule, (None, *RULES))
+        chosen = predictor.prior_named(prior)
+        rule = rule or default_rule(predictor.pair.adapter, chosen)
+        return _score(
+            predictor, texts, Task(settings, PASSES if models == "both" else ("tuned",), rule), chosen
+        )
+
+    answered = _answering(predictor, problem, limit)
+    _endpoint(answered(predict), concurrency_id=MODEL_QUEUE)
+    _endpoint(answered(predict_batch), concurrency_id=BATCH_QUEUE, concurrency_limit=BATCHES_AT_ONCE)
+
+
+def _endpoint(answer: Callable, **queue: Any) -> None:
+    """`gr.api`, with the docstring's words on parameters and answer on the API page too, not for MCP clients alone."""
+    made = gr.api(answer, api_name=answer.__name__, **queue)
+    function = get_blocks_context().fns[made["id"]]
+    _, parameters, returns = get_function_description(answer)
+    names = [name for name in parameters if name != "request"]
+    for name, component in zip(names, function.inputs, strict=True):
+        component.label = name
+        component._api_info["additional_description"] = parameters[name]
+    [output] = function.outputs
+    output.label = "answer"
+    schema = python_type_to_json_schema(get_type_hints(answer)["return"])
+    output._api_info = schema | {"description": " ".join(returns)}
+
+
+def _score(predictor: Predictor, texts: Sequence[Any], task: Task, prior: PricePrior) -> list[BatchRow]:
+    """For each text its figures, or why it has none."""
+    answers: list[BatchRow] = []
+    usable: list[int] = []
+    for at, given in enumerate(texts):
         try:
-            limit.check(request)
-            chosen = predictor.prior_named(prior)
-            return predictor.compare(product_text).under(chosen).to_dict(rule)
+            predictor.prepare(given)
+            answers.append({})
+            usable.append(at)
         except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            answers.append({"error": str(error)})
+    columns: dict[str, list] = {}
+    for step in score_in_steps(predictor, [texts[at] for at in usable], task, prior=prior):
+        columns = step.columns
+    for i, at in enumerate(usable):
+        answers[at] = {name: values[i] for name, values in columns.items()}
+    return answers
 
-    gr.api(predict, api_name="predict", concurrency_id="model")
+
+def _answering(
+    predictor: Predictor | None, problem: str, limit: RequestLimit
+) -> Callable[[Callable], Callable]:
+    """Count the request first, and let every error that is written for users reach them as its sentence."""
+
+    def decorate(answer: Callable) -> Callable:
+        @wraps(answer)
+        def answered(request: gr.Request, *arguments: Any) -> Any:
+            if predictor is None:
+                raise gr.Error(problem, print_exception=False)
+            try:
+                limit.check(request)
+                return answer(request, *arguments)
+            except InputError as error:
+                raise gr.Error(str(error), print_exception=False) from error
+
+        return answered
+
+    return decorate
+
+
+def _check_one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InputError(text.API_UNKNOWN.format(name=name, allowed=", ".join(filter(None, allowed))))

@@ -9,9 +9,11 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import Any
 
 import gradio as gr
-from starlette.responses import PlainTextResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pricer.errors import InputError
@@ -19,9 +21,13 @@ from pricer.settings import Limits
 from pricer.ui import text
 
 SECONDS = 60.0
+PLACE_SECONDS = 5  # until a place in the queue is free, where nothing tells
 VISITORS = 10_000  # remembered at once: the latest ones
 BODY_BYTES = 1_000_000  # of a request besides a product's text
 BYTES_PER_CHAR = 12  # at most, as JSON escapes it
+# The queue's parts, by Gradio's concurrency_id: whole batches wait for each other and never in front of a single request.
+MODEL_QUEUE, BATCH_QUEUE = "model", "batch"
+BATCHES_AT_ONCE = 2
 RELAY = re.compile(r"/file=\s*https?:", re.IGNORECASE)
 
 
@@ -72,12 +78,24 @@ def visitor(request: gr.Request) -> str | None:
     return request.session_hash or str(address)
 
 
+def seconds_to_a_place(queue: Any) -> int:
+    """When the first of Gradio's running events that others wait for will be done, judged by those before it."""
+    ends = []
+    for part in queue.event_queue_per_concurrency_id.values():
+        for function, starts in part.start_times_per_fn.items():
+            if part.queue and function in queue.process_time_per_fn:
+                usual = queue.process_time_per_fn[function].avg_time
+                ends += [start + usual - time.time() for start in starts]
+    return max(1, math.ceil(min(ends))) if ends else PLACE_SECONDS
+
+
 class Guard:
-    """ASGI middleware: what is refused before Gradio has it.
+    """ASGI middleware: what is refused before Gradio has it, and how Gradio's own refusal is put.
 
     A body that is too long, as it arrives and without holding it in memory; uploads are files, which Gradio bounds
     itself (`max_file_size`), but one by one: here it is all of one request. And Gradio's way of fetching any public
-    address of the web for whoever asks.
+    address of the web for whoever asks. A full queue is said in a sentence with the seconds to wait. A call by MCP,
+    which Gradio makes anew from this machine, keeps the address that it came from.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, upload_bytes: int):
@@ -94,7 +112,9 @@ class Guard:
         length = dict(scope["headers"]).get(b"content-length", b"")
         if length.isdigit() and int(length) > most:
             return await too_large(scope, receive, send)
-        taken, refused = 0, False
+        if "/gradio_api/mcp" in scope["path"]:
+            scope = _from_where_it_came(scope)
+        taken, refused, full = 0, False, False
 
         async def counted() -> Message:
             nonlocal taken, refused
@@ -106,7 +126,41 @@ class Guard:
             return {"type": "http.disconnect"} if refused else message
 
         async def once(message: Message) -> None:
-            if not refused:
-                await send(message)
+            nonlocal full
+            if refused or full:
+                return
+            if message["type"] == "http.response.start" and message["status"] == 503 and _asks(scope):
+                full = True
+                return await _full_queue(scope)(scope, receive, send)
+            await send(message)
 
         await self.app(scope, counted, once)
+
+
+def _asks(scope: Scope) -> bool:
+    """Whether the request is for a place in the queue."""
+    return scope["method"] == "POST" and ("/call/" in scope["path"] or scope["path"].endswith("/queue/join"))
+
+
+def _full_queue(scope: Scope) -> JSONResponse:
+    """503, as Gradio's clients for programs expect, which have a sentence of their own for it; its page, too, would
+    show another than ours for that number."""
+    seconds = seconds_to_a_place(scope["app"].get_blocks()._queue)
+    program = "/call/" in scope["path"] or Headers(scope=scope).get("x-gradio-user") in ("api", "mcp")
+    return JSONResponse(
+        {"detail": text.QUEUE_FULL.format(seconds=seconds)},
+        status_code=503 if program else 429,
+        headers={"Retry-After": str(seconds)},
+    )
+
+
+def _from_where_it_came(scope: Scope) -> Scope:
+    """With the caller's address as the only one that its headers name: they are sent along with the new request, and
+    from this machine uvicorn believes them."""
+    scope = scope | {"headers": list(scope["headers"])}
+    headers = MutableHeaders(scope=scope)
+    for name in ("forwarded", "x-forwarded-for", "x-forwarded-proto"):
+        del headers[name]
+    if scope.get("client"):
+        headers["x-forwarded-for"] = scope["client"][0]
+    return scope

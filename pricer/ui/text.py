@@ -89,6 +89,7 @@ TOO_MANY = (
     "You asked {most} times within a minute, which is the most here: try again in {seconds} s. For many products at "
     "once, run python -m pricer.score on a machine of your own."
 )
+QUEUE_FULL = "As many requests are waiting as there are places: try again in {seconds} s."
 TOO_LARGE = "The request is larger than {megabytes:,.0f} MB: send less at once."
 NO_RELAY = "This app fetches nothing from the web for others."
 
@@ -97,3 +98,12 @@ FOOTER = (
     "Prices are guesses for new products in US dollars, $1 to $999, as of 2023. "
     "Runs on your own machine or Space; what you paste is not stored."
 )
+
+# For programs -----------------------------------------------------------------------------------------
+
+API_NO_LIST = "texts must be a list of at least one text."
+API_TOO_MANY_TEXTS = (
+    "{given:,} texts are more than the {most:,} that are taken at once here: send fewer, or run "
+    "python -m pricer.score on a machine of your own."
+)
+API_UNKNOWN = "{name} must be one of {allowed}."

@@ -14,12 +14,13 @@ import gradio_client
 import httpx
 import pytest
 from playwright.sync_api import expect
+from starlette.datastructures import Headers
 
 from pricer.errors import InputError
 from pricer.llama.predictor import Predictor
 from pricer.settings import Limits
 from pricer.ui import build_demo, page_options, text, theme
-from pricer.ui.guard import SECONDS, VISITORS, Guard, RequestLimit, visitor
+from pricer.ui.guard import PLACE_SECONDS, SECONDS, VISITORS, Guard, RequestLimit, seconds_to_a_place, visitor
 
 ROOT = Path(__file__).parents[2]
 TEXT = "Small lamp made of wood"
@@ -96,6 +97,47 @@ def test_the_limiter_forgets():
     assert list(limit._times) == ["later"]
 
 
+def test_the_wait_for_a_place_is_until_the_first_running_event_ends(monkeypatch):
+    monkeypatch.setattr("pricer.ui.guard.time.time", lambda: 100.0)
+
+    def part(waiting, **starts):
+        return SimpleNamespace(queue=[None] * waiting, start_times_per_fn=starts)
+
+    times = {"fast": SimpleNamespace(avg_time=4.0), "slow": SimpleNamespace(avg_time=30.0)}
+    queue = SimpleNamespace(process_time_per_fn=times, event_queue_per_concurrency_id={})
+    assert seconds_to_a_place(queue) == PLACE_SECONDS
+    queue.event_queue_per_concurrency_id = {
+        "batch": part(1, slow={90.0}, new={99.0}),
+        "model": part(0, fast={99.0}),
+    }
+    assert seconds_to_a_place(queue) == 20  # nobody waits for the fast one, and the new one has no time yet
+    queue.event_queue_per_concurrency_id["model"].queue = [None]
+    assert seconds_to_a_place(queue) == 3
+    times["fast"].avg_time = 0.1
+    assert seconds_to_a_place(queue) == 1
+
+
+def test_a_call_by_mcp_keeps_its_address_and_no_other(app):
+    """Gradio makes it anew from this machine, which has no limit, with the headers that came along."""
+    seen = []
+
+    async def inner(scope, receive, send):
+        seen.append(Headers(scope=scope).getlist("x-forwarded-for"))
+
+    for path in ("/gradio_api/mcp/", "/gradio_api/mcp/sse", "/gradio_api/call/predict"):
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "client": ("8.8.8.8", 1),
+            "headers": [(b"x-forwarded-for", b"127.0.0.1"), (b"forwarded", b"for=127.0.0.1")],
+        }
+        guard = Guard(inner, Limits(), upload_bytes=500)
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(lambda scope=scope, guard=guard: asyncio.run(guard(scope, None, None))).result()
+    assert seen == [["8.8.8.8"], ["8.8.8.8"], ["127.0.0.1"]]
+
+
 # The running app -----------------------------------------------------------------------------------------
 
 
@@ -113,7 +155,8 @@ def app(tiny_pair, tiny_settings, serve):
 def call(url, data, **headers):
     """The last event of the endpoint for programs: (kind, data)."""
     with httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False) as http:
-        asked = http.post("/gradio_api/call/predict", json={"data": data})
+        given = dict(zip(("product_text", "rule"), data, strict=True))
+        asked = http.post("/gradio_api/call/v2/predict", json=given)
         assert asked.status_code == 200, asked.text
         lines = http.get(f"/gradio_api/call/predict/{asked.json()['event_id']}").text.strip().splitlines()
     return lines[-2].removeprefix("event: "), json.loads(lines[-1].removeprefix("data: "))
@@ -336,15 +379,23 @@ def test_a_full_queue_is_said_on_the_page_and_to_programs(tiny_pair, tiny_settin
     try:
         working.locator("#predict").click()
         assert predictor.asked.wait(60)
-        for page, status in ((waiting, 200), (late, 503)):
+        for page, status in ((waiting, 200), (late, 429)):
             with page.expect_response(lambda r: "queue/join" in r.url) as answer:
                 page.locator("#predict").click()
             assert answer.value.status == status
         expect(waiting.locator("#head-tuned .waiting")).to_have_text(text.IN_LINE)
-        expect(late.locator(".toast-body")).to_contain_text("busy. Please try again")
+        sentence = text.QUEUE_FULL.format(seconds=5)  # nothing was asked before, by which to judge
+        expect(late.locator(".toast-body")).to_contain_text(sentence)
         expect(price(late)).to_have_text(shown)
-        with pytest.raises(Exception, match="Queue is full! Please try again"):
+        with pytest.raises(Exception, match="Queue is full! Please try again"):  # the client's own words
             gradio_client.Client(url, verbose=False).predict(TEXT, api_name="/predict")
+        for way, body in (
+            ("call/predict", {"data": [TEXT, "median", "shop"]}),
+            ("call/v2/predict", {"product_text": TEXT}),
+        ):
+            answer = httpx.post(f"{url}gradio_api/{way}", json=body, trust_env=False)
+            assert (answer.status_code, answer.json()["detail"]) == (503, sentence)
+            assert answer.headers["retry-after"] == "5"
     finally:
         predictor.go.set()
     for page in (working, waiting):
@@ -352,4 +403,4 @@ def test_a_full_queue_is_said_on_the_page_and_to_programs(tiny_pair, tiny_settin
         assert (page.errors, page.foreign) == ([], [])
     late.locator("#predict").click()
     expect(late.locator("#foot-tuned .facts")).to_have_count(1)
-    assert all("503" in error for error in late.errors)
+    assert all("429" in error for error in late.errors)

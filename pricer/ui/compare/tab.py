@@ -20,7 +20,7 @@ from pricer.settings import ASSETS, PASSES, Settings
 from pricer.tables.cells import read_price
 from pricer.ui import text
 from pricer.ui.chart import Chart
-from pricer.ui.guard import RequestLimit
+from pricer.ui.guard import MODEL_QUEUE, RequestLimit
 
 CHART_HEIGHT = 190  # pixels
 
@@ -142,7 +142,7 @@ def build_compare(
     heads = [outputs[f"head_{which}"] for which in PASSES]
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     at_once = quiet | {"queue": False}  # answered beside the queue: the model is not needed
-    in_line = quiet | {"concurrency_id": "model"}
+    in_line = quiet | {"concurrency_id": MODEL_QUEUE}
 
     def show(answer: Answer | None, *view_values) -> list:
         """[notice, *targets]: what the page shows of an answer; a bad actual price is said and left out."""
