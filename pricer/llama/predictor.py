@@ -25,7 +25,7 @@ from pricer.llama.tree import Batch, Tree
 from pricer.price.distribution import PriceDistribution
 from pricer.price.lattice import PROBES, Growth, PriceLattice
 from pricer.price.prior import SHIPPED, PricePrior, load_prior
-from pricer.prompt import Prompt, build_prompt, clean
+from pricer.prompt import Prompt, build_prompt, clean, product_text
 from pricer.settings import PASSES, Limits, Settings
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}  # where the limits name no number
@@ -91,8 +91,8 @@ class Predictor:
         return Comparison(prompt, **dict(self.both_passes(prompt)))
 
     def both_passes(self, prompt: Prompt) -> Iterator[tuple[str, Prediction]]:
-        """Both passes over one prepared prompt, each as it is done."""
-        for which in PASSES:
+        """Both passes over one prepared prompt, each as it is done: the fine-tuned one first, for which people wait."""
+        for which in reversed(PASSES):
             yield which, self.predict([prompt], which)[0]
 
     def predict(
@@ -170,6 +170,18 @@ class Predictor:
                 pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
             )
         return tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+
+    def log_likelihood(self, prompt: Prompt) -> float:
+        """Mean log-likelihood of the product text's tokens under the base, in nats: one forward pass, for short texts."""
+        text, tokenizer = product_text(prompt.text), self.pair.tokenizer
+        begin = prompt.text.index(text)
+        found = tokenizer(prompt.text, return_offsets_mapping=True)
+        starts = np.array([start for start, _ in found["offset_mapping"]])
+        inside = np.flatnonzero((starts >= begin) & (starts < begin + len(text)))
+        ids = torch.tensor([found["input_ids"]], device=self.pair.device)
+        with self.pair.use("base") as llama:
+            logits = llama(input_ids=ids).logits[0, inside - 1].float()
+            return float(logits.log_softmax(-1).gather(1, ids[0, inside, None]).mean())
 
     def _advance(self, flight: _Flight, which: str) -> bool:
         """To the next wait for the device; alone, to the end. Whether it has arrived there."""

@@ -25,15 +25,14 @@ from pricer.ui.zero_gpu import share_gpu
 
 PAGE_CSS = "".join(
     (Path(__file__).parent / name).read_text(encoding="utf-8")
-    for name in ("page.css", "evaluate/evaluate.css")
+    for name in ("page.css", "compare/compare.css", "evaluate/evaluate.css")
 )
 MAX_UPLOAD_BYTES = 100_000_000  # not even taken from the network; each upload has its own limit below that
 KEPT_SECONDS = 600  # an uploaded file that nothing has read
-PAGE_JS = "() => {{\n({})();\n{}\n}}".format(
-    *[
-        (Path(__file__).parent / name).read_text(encoding="utf-8").strip()
-        for name in ("page.js", "evaluate/evaluate.js")
-    ]
+SCRIPTS = ("page.js", "compare/compare.js", "evaluate/evaluate.js")
+# Each a block of its own, run once when the page is there.
+PAGE_JS = "() => {{{}}}".format(
+    "".join(f"{{\n{(Path(__file__).parent / name).read_text(encoding='utf-8')}}}\n" for name in SCRIPTS)
 )
 
 
@@ -44,12 +43,17 @@ def build_demo(predictor: Predictor | None, problem: str, settings: Settings) ->
     limit = RequestLimit(settings.limits.requests_per_minute)
     kept = (KEPT_SECONDS, KEPT_SECONDS)
     with gr.Blocks(title=text.TITLE, fill_width=False, delete_cache=kept) as demo:
-        gr.HTML(f'<h1>{text.TITLE}</h1><p class="intro">{text.INTRO}</p>', elem_classes="masthead")
+        gr.HTML(
+            f'<h1>{text.TITLE}</h1><p class="intro">{text.INTRO}</p>'
+            f'<button type="button" id="theme-switch" aria-label="{text.THEME_SWITCH}" title="{text.THEME_SWITCH}">◐</button>',
+            elem_classes="masthead",
+        )
         with gr.Tabs() as tabs:
             with gr.Tab(text.COMPARE_TAB, id="compare"):
                 box = build_compare(predictor, problem, settings, limit)
             with gr.Tab(text.EVALUATE_TAB, id="evaluation", elem_id="evaluation") as tab:
                 evaluate = build_evaluate(tab, tabs, settings, box, limit, predictor, problem)
+        box.link(demo)
         if evaluate:
             evaluate.link(demo)
         add_api(predictor, problem, settings, limit)

@@ -161,7 +161,7 @@ def test_every_term_explains_itself_on_hover_and_focus(visit):
 
 def test_plots_are_made_only_when_the_tab_is_opened(open_page, url):
     page = open_page(url)
-    page.locator("#chart-tuned .chart-drawn").wait_for()
+    page.locator("#chart-answer .chart-drawn").wait_for()
     assert page.locator("#scatter-a").count() == 0
 
 

@@ -20,6 +20,7 @@ from pricer.errors import InputError
 from pricer.llama.predictor import Predictor
 from pricer.settings import Limits
 from pricer.ui import build_demo, page_options, text, theme
+from pricer.ui.compare import text as words
 from pricer.ui.guard import PLACE_SECONDS, SECONDS, VISITORS, Guard, RequestLimit, seconds_to_a_place, visitor
 
 ROOT = Path(__file__).parents[2]
@@ -335,16 +336,17 @@ def price(page):
 def test_the_page_says_that_it_was_too_often_and_keeps_the_last_answer(app, open_page):
     headers = {"X-Forwarded-For": "9.9.9.9"}
     page = open_page(app.url, before=lambda page: page.set_extra_http_headers(headers))
-    page.locator("#chart-tuned .chart-drawn .main-svg").first.wait_for()
-    for words in ("a small lamp", "a large table"):
-        page.locator("#product-text textarea").fill(words)
+    page.locator("#chart-answer .chart-drawn .main-svg").first.wait_for()
+    for product in ("a small lamp", "a large table"):
+        page.locator("#product-text textarea").fill(product)
         page.locator("#predict").click()
-        usd = app.predictor.compare(words).to_dict()["tuned"]["price_usd"]
+        usd = app.predictor.compare(product).to_dict()["tuned"]["price_usd"]
         shown = f"${usd:,.2f}" if usd < 10 else f"${usd:,.0f}"
         expect(price(page)).to_have_text(shown)
     page.locator("#predict").click()
     expect(page.locator("#notice [role=alert]")).to_contain_text("2 times within a minute")
     expect(price(page)).to_have_text(shown)
+    page.unfold(words.HOW)
     page.locator("#raw").click()
     expect(page.locator("#notice [role=alert]")).to_contain_text("2 times within a minute")
     assert (page.errors, page.foreign) == ([], [])
@@ -372,8 +374,10 @@ def test_a_full_queue_is_said_on_the_page_and_to_programs(tiny_pair, tiny_settin
     url = serve(demo, **page_options(limits), show_error=True)
     working, waiting, late = (open_page(url) for _ in range(3))
     for page in (working, waiting, late):
-        page.locator("#chart-tuned .chart-drawn .main-svg").first.wait_for()
+        page.locator("#chart-answer .chart-drawn .main-svg").first.wait_for()
     shown = price(late).inner_text()
+    for i, page in enumerate((working, waiting, late)):  # texts that were not answered before
+        page.locator("#product-text textarea").fill(f"a lamp of {i} pounds")
     predictor.asked.clear()
     predictor.go.clear()
     try:
@@ -383,7 +387,7 @@ def test_a_full_queue_is_said_on_the_page_and_to_programs(tiny_pair, tiny_settin
             with page.expect_response(lambda r: "queue/join" in r.url) as answer:
                 page.locator("#predict").click()
             assert answer.value.status == status
-        expect(waiting.locator("#head-tuned .waiting")).to_have_text(text.IN_LINE)
+        expect(waiting.locator("#status .busy")).to_have_text(words.IN_LINE)
         sentence = text.QUEUE_FULL.format(seconds=5)  # nothing was asked before, by which to judge
         expect(late.locator(".toast-body")).to_contain_text(sentence)
         expect(price(late)).to_have_text(shown)
@@ -399,8 +403,10 @@ def test_a_full_queue_is_said_on_the_page_and_to_programs(tiny_pair, tiny_settin
     finally:
         predictor.go.set()
     for page in (working, waiting):
-        expect(page.locator("#foot-tuned .facts")).to_have_count(1)
+        expect(page.locator("#stale")).to_be_hidden()
+        expect(page.locator("#status .busy")).to_have_count(0)
         assert (page.errors, page.foreign) == ([], [])
     late.locator("#predict").click()
-    expect(late.locator("#foot-tuned .facts")).to_have_count(1)
+    expect(late.locator("#stale")).to_be_hidden()
+    expect(late.locator("#status .busy")).to_have_count(0)
     assert all("429" in error for error in late.errors)

@@ -6,9 +6,11 @@ import pytest
 from playwright.sync_api import expect
 
 from pricer.errors import SetupError
+from pricer.figures.style import usd
 from pricer.settings import Settings
 from pricer.ui import build_demo, page_options, text, theme
-from pricer.ui.compare.tab import load_examples
+from pricer.ui.compare import text as words
+from pricer.ui.compare.answer import load_examples
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)
@@ -33,7 +35,7 @@ def visit(open_page, url):
         page.set_default_timeout(60_000)
         for which in WHICH:
             expect(price(page, which)).to_have_text(PRICE)
-            page.locator(f"#chart-{which} .chart-drawn .main-svg").first.wait_for()
+        page.locator("#chart-answer .chart-drawn .main-svg").first.wait_for()
         return page
 
     return visit
@@ -47,19 +49,26 @@ def product(page):
     return page.locator("#product-text textarea")
 
 
-def predict(page, predictor, product_text, send=None):
-    """Fill in the text, send it, and wait until both cards show what the predictor says."""
+def predict(page, predictor, product_text, send=None, read=None):
+    """Fill in the text, send it, and wait until both sides show what the predictor says of it, or of `read`."""
     product(page).fill(product_text)
     (send or page.locator("#predict").click)()
-    expect_prices(page, predictor, product_text)
+    expect_prices(page, predictor, read or product_text)
 
 
 def expect_prices(page, predictor, product_text, rule="log-mean"):
     answer = predictor.compare(product_text).to_dict(rule)
     for which in WHICH:
-        usd = answer[which]["price_usd"]
-        expect(price(page, which)).to_have_text(f"${usd:,.2f}" if usd < 10 else f"${usd:,.0f}")
-        expect(page.locator(f"#foot-{which} .facts")).to_have_count(1)
+        expect(price(page, which)).to_have_text(usd(answer[which]["price_usd"]))
+    lead = answer["tuned"]["price_usd"]
+    expect(page.locator("#lead .price")).to_have_text(usd(lead))
+    done(page)
+
+
+def done(page):
+    expect(page.locator("#status .busy")).to_have_count(0)
+    expect(page.locator("#verdict")).not_to_have_text("")
+    expect(page.locator("#stale")).to_be_hidden()
 
 
 def shown_prices(page):
@@ -106,7 +115,7 @@ def test_actual_price(visit):
     expect(page.locator("#head-tuned .outcome")).to_have_text(said)
     before = shown_prices(page)
     actual.fill("many dollars")
-    expect(page.locator("#notice [role=alert]")).to_have_text(text.ACTUAL_BAD)
+    expect(page.locator("#notice [role=alert]")).to_have_text(words.ACTUAL_BAD)
     expect(page.locator(".outcome")).to_have_count(0)
     assert shown_prices(page) == before
     actual.fill("$1,299")
@@ -128,15 +137,16 @@ def test_blank_text_is_said_and_the_old_answer_stays(visit):
 
 def test_rule_and_axis_read_the_same_answer_otherwise(visit, tiny_predictor):
     page = visit()
+    page.unfold(words.HOW)
     product_text = product(page).input_value()
-    facts = [page.locator(f"#foot-{which} .facts").inner_text() for which in WHICH]
-    intervals = [page.locator(f"#head-{which} .interval b").inner_text() for which in WHICH]
+    facts = [page.locator(f"#facts-{which}").inner_text() for which in WHICH]
+    intervals = [page.locator(f"#head-{which} .interval").inner_text() for which in WHICH]
     for rule in ("mode", "mean"):
-        page.get_by_role("radio", name=text.RULES[rule][0], exact=True).check()
-        expect(page.locator("#rule")).to_contain_text(text.RULES[rule][1])
+        page.get_by_role("radio", name=words.RULES[rule][0], exact=True).check()
+        expect(page.locator("#rule")).to_contain_text(words.RULES[rule][1])
         expect_prices(page, tiny_predictor, product_text, rule)
-    assert [page.locator(f"#foot-{which} .facts").inner_text() for which in WHICH] == facts
-    assert [page.locator(f"#head-{which} .interval b").inner_text() for which in WHICH] == intervals
+    assert [page.locator(f"#facts-{which}").inner_text() for which in WHICH] == facts
+    assert [page.locator(f"#head-{which} .interval").inner_text() for which in WHICH] == intervals
 
     before = shown_prices(page)
     kind = "[...document.querySelectorAll('.chart-plot')].every(p => p._fullLayout?.xaxis.type === '{}')"
@@ -151,35 +161,38 @@ def test_says_which_interval_was_checked_against_real_prices(
     visit, open_page, serve, calibrated_predictor, tiny_settings
 ):
     page = visit()
+    page.unfold(words.HOW)
     for which in WHICH:
-        expect(page.locator(f"#head-{which} .interval")).to_contain_text(text.NOT_CALIBRATED)
+        expect(page.locator(f"#head-{which} .interval")).to_contain_text(words.NOT_CALIBRATED)
     expect(page.locator("#rule input:checked")).to_have_value("log-mean")
 
     demo = theme.silence(build_demo(calibrated_predictor, "", tiny_settings))
     page = open_page(serve(demo, **page_options(), show_error=True))
     tuned, base = (page.locator(f"#head-{which} .interval") for which in ("tuned", "base"))
     expect(tuned.locator("abbr")).to_have_text("checked on 1,234 listings")
-    expect(tuned.locator("abbr")).to_have_attribute("title", re.compile("not trained on.* held 91.2%"))
-    expect(base.locator("abbr")).to_have_text(text.NOT_CALIBRATED)
+    expect(tuned.locator("abbr")).to_have_attribute("data-tip", re.compile("did not learn from.* held 91.2%"))
+    expect(base.locator("abbr")).to_have_text(words.NOT_CALIBRATED)
     product_text = product(page).input_value()
     for which, where in (("tuned", tuned), ("base", base)):
         answer = calibrated_predictor.compare(product_text).to_dict()[which]
-        expect(where.locator("b")).to_have_text(f"${answer['low_usd']:,.0f} to ${answer['high_usd']:,.0f}")
+        expect(where).to_contain_text(f"${answer['low_usd']:,.0f} to ${answer['high_usd']:,.0f} · ")
+    page.unfold(words.HOW)
     expect(page.locator("#rule input:checked")).to_have_value("median")
-    expect(page.locator("#rule")).to_contain_text(text.DEFAULT_RULE.strip())
+    expect(page.locator("#rule")).to_contain_text(words.DEFAULT_RULE.strip())
     expect_prices(page, calibrated_predictor, product_text, "median")
-    page.get_by_role("radio", name=text.RULES["mode"][0], exact=True).check()
+    page.get_by_role("radio", name=words.RULES["mode"][0], exact=True).check()
     expect_prices(page, calibrated_predictor, product_text, "mode")
-    expect(page.locator("#rule")).not_to_contain_text(text.DEFAULT_RULE.strip())
+    expect(page.locator("#rule")).not_to_contain_text(words.DEFAULT_RULE.strip())
     assert clean(page)
 
 
 def test_raw_text(visit):
     page = visit()
+    page.unfold(words.HOW)
     assert page.locator(".raw").count() == 0
     page.locator("#raw").click()
     for which in WHICH:
-        expect(page.locator(f"#foot-{which} .raw")).to_contain_text(text.RAW_LABEL)
+        expect(page.locator(f"#facts-{which} .raw")).to_contain_text(words.RAW_LABEL)
     assert clean(page)
 
 
@@ -187,9 +200,10 @@ def test_hostile_text_is_text(visit, tiny_predictor, monkeypatch):
     monkeypatch.setattr(tiny_predictor, "greedy_text", lambda prompt, which: HOSTILE)
     page = visit()
     predict(page, tiny_predictor, HOSTILE)
+    page.unfold(words.HOW)
     page.locator("#raw").click()
     for which in WHICH:
-        expect(page.locator(f"#foot-{which} .raw code")).to_have_text(HOSTILE)
+        expect(page.locator(f"#facts-{which} .raw code")).to_have_text(HOSTILE)
     page.locator("#actual input, #actual textarea").first.fill(HOSTILE)
     expect(page.locator("#notice [role=alert]")).to_have_count(1)
     assert page.evaluate("typeof window.x") == "undefined"
@@ -209,7 +223,7 @@ def test_example_fills_the_box_and_predicts(visit, tiny_predictor):
 def test_long_text_is_said_to_be_cut(visit, tiny_predictor):
     page = visit()
     predict(page, tiny_predictor, "a long description " * 100)
-    expect(page.locator("#cut")).to_contain_text("The text was cut")
+    expect(page.locator("#cut")).to_contain_text("The models read the first 60 of 1,899 characters")
     assert clean(page)
 
 
@@ -221,13 +235,145 @@ def test_dark_page(visit):
     assert clean(page)
 
 
-def test_narrow_page(visit):
+def test_a_price_in_the_text_is_hidden_from_the_models_and_can_be_shown(visit, tiny_predictor):
+    page = visit()
+    bare, named = "a red lamp.", "a red lamp. Price: $89.95"
+    predict(page, tiny_predictor, named, read=bare)
+    status, actual = page.locator("#status"), page.locator("#actual input, #actual textarea").first
+    expect(status).to_contain_text(
+        "The text names $89.95: hidden from the models and taken as the actual price"
+    )
+    expect(actual).to_have_value("89.95")
+    expect(page.locator(".outcome")).to_have_count(2)
+    page.locator("#cut summary").click()
+    expect(page.locator("#cut")).to_contain_text("Left out: $89.95")
+    page.get_by_role("button", name=words.SHOW_PRICE).click()
+    expect_prices(page, tiny_predictor, named)
+    expect(status).to_contain_text("the models read it")
+    expect(actual).to_have_value("")
+    page.get_by_role("button", name=words.HIDE_PRICE).click()
+    expect_prices(page, tiny_predictor, bare)
+    predict(page, tiny_predictor, "a red lamp, 89,95 €")
+    expect(status).not_to_contain_text("names")
+    expect(actual).to_have_value("")
+    assert clean(page)
+
+
+def test_what_is_no_product_is_said_and_not_called_checked(visit, tiny_predictor):
+    page = visit()
+    predict(page, tiny_predictor, "?!")
+    expect(page.locator("#lead .note")).to_have_text(words.NO_PRODUCT)
+    expect(page.locator("#lead .sureness")).to_have_count(0)
+    expect(page.locator("#sides")).not_to_contain_text("checked")
+    assert clean(page)
+
+
+def test_prices_as_in_the_benchmark_change_the_fine_tuned_model_alone(visit, tiny_predictor):
+    page = visit()
+    text = product(page).input_value()
+    base = price(page, "base").inner_text()
+    page.get_by_role("radio", name=words.PRIORS["benchmark"], exact=True).check()
+    found = tiny_predictor.compare(text).under(tiny_predictor.prior_named("benchmark"))
+    expect(price(page, "tuned")).to_have_text(usd(found.to_dict("log-mean")["tuned"]["price_usd"]))
+    expect(price(page, "base")).to_have_text(base)
+    expect(page.locator(".prior-note")).to_contain_text("as in the benchmark")
+    assert clean(page)
+
+
+def test_on_a_phone_the_answer_comes_into_view_and_the_text_folds(visit, tiny_predictor):
     page = visit(width=390, height=844)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    base, tuned = (page.locator(f".card.{which}").bounding_box() for which in WHICH)
-    assert tuned["y"] >= base["y"] + base["height"]
-    assert base["x"] >= 0 and base["x"] + base["width"] <= 390
+    height = product(page).bounding_box()["height"]
+    predict(page, tiny_predictor, "a lamp of glass\n" * 8)
+    page.wait_for_function("Math.abs(document.querySelector('#answer').getBoundingClientRect().top) < 40")
+    assert product(page).bounding_box()["height"] < height
+    product(page).focus()
+    assert product(page).bounding_box()["height"] >= height
+    tuned, base = (page.locator(f"#head-{which}").bounding_box() for which in ("tuned", "base"))
+    assert base["y"] >= tuned["y"] + tuned["height"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert clean(page)
+
+
+def test_an_edited_text_marks_the_answer_until_asked_again(visit, tiny_predictor):
+    page = visit()
+    stale, first = page.locator("#stale"), product(page).input_value()
+    expect(stale).to_be_hidden()
+    product(page).press_sequentially(" x")
+    expect(stale).to_have_text(words.STALE)
+    product(page).fill(first)
+    expect(stale).to_be_hidden()
+    predict(page, tiny_predictor, "a wooden chair")
+    product(page).fill("a wooden table")
+    expect(stale).to_be_visible()
+    assert clean(page)
+
+
+def test_another_product_clears_the_actual_price_and_an_edit_keeps_it(visit):
+    page = visit()
+    actual = page.locator("#actual input, #actual textarea").first
+    actual.fill("129.99")
+    expect(page.locator(".outcome")).to_have_count(2)
+    product(page).press("End")
+    product(page).press_sequentially(" New.")
+    expect(actual).to_have_value("129.99")
+    product(page).fill("a wooden table")
+    expect(actual).to_have_value("")
+    expect(page.locator(".outcome")).to_have_count(0)
+    actual.fill("20")
+    page.get_by_role("button", name=load_examples()[2]["label"], exact=True).click()
+    expect(actual).to_have_value("")
+    done(page)
+    expect(page.locator(".outcome")).to_have_count(0)
+    assert clean(page)
+
+
+def test_nothing_moves_while_an_answer_comes(visit, tiny_predictor):
+    page = visit()
+    product(page).fill("a wooden table")
+    page.evaluate(
+        """() => {
+            window.moved = [];
+            const note = (e) => window.moved.push(e.sources.map(s => [s.node?.id || s.node?.className?.baseVal || s.node?.className || "", s.previousRect.y, s.currentRect.y, s.previousRect.height, s.currentRect.height].join(" ")));
+            new PerformanceObserver(list => list.getEntries().forEach(note)).observe({ type: "layout-shift" });
+        }"""
+    )
+    page.locator("#predict").click()
+    expect_prices(page, tiny_predictor, "a wooden table")
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.evaluate("window.moved") == []
+    assert clean(page)
+
+
+def test_a_term_opens_by_mouse_by_focus_and_by_tap(visit):
+    page = visit()
+    tip, term = page.locator("#tip"), page.locator("#lead abbr").first
+    expect(tip).to_be_hidden()
+    term.hover()
+    expect(tip).to_have_text(words.WIDE_HELP)
+    page.mouse.move(0, 0)
+    expect(tip).to_be_hidden()
+    term.focus()
+    expect(tip).to_have_text(words.WIDE_HELP)
+    page.keyboard.press("Escape")
+    expect(tip).to_be_hidden()
+    page.locator("#head-base abbr").dispatch_event("click")
+    expect(tip).to_have_text(re.compile("not checked against real prices"))
+    box = tip.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 1280
+    assert clean(page)
+
+
+def test_the_switch_turns_dark_and_stays_so(visit):
+    page = visit()
+    is_dark = "document.body.classList.contains('dark')"
+    assert not page.evaluate(is_dark)
+    page.locator("#theme-switch").click()
+    assert page.evaluate(is_dark)
+    page.reload()
+    page.wait_for_function(is_dark)
+    page.locator("#theme-switch").click()
+    assert not page.evaluate(is_dark)
 
 
 def test_opens_without_models(open_page, serve):
@@ -236,6 +382,6 @@ def test_opens_without_models(open_page, serve):
     page = open_page(serve(demo, **page_options(), show_error=True))
     expect(page.locator(".prose.problem")).to_contain_text(problem)
     expect(page.locator("#predict")).to_be_disabled()
-    expect(page.locator("#head-tuned")).to_contain_text(text.EMPTY_CARD)
+    expect(page.locator("#head-tuned")).to_contain_text(words.EMPTY_SIDE)
     assert page.evaluate("typeof window.x") == "undefined"
     assert clean(page)

@@ -1,50 +1,45 @@
-"""The Compare tab: one product text, two cards side by side."""
+"""The Compare tab: one product text, one answer, and both models side by side."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from html import escape
 
 import gradio as gr
+import plotly.graph_objects as go
 
-from pricer.arena.metrics import outcome
-from pricer.errors import InputError, PricerError
-from pricer.figures import distribution_height, price_distribution
-from pricer.llama.prediction import Prediction
+from pricer.errors import InputError
+from pricer.figures import COLOURS, Row, price_comparison
+from pricer.figures.style import usd
 from pricer.llama.predictor import Predictor
-from pricer.price.distribution import DEFAULT_RULE, INTERVAL_LEVEL
-from pricer.prompt import Prompt
-from pricer.settings import ASSETS, PASSES, Settings
-from pricer.tables.cells import read_price
+from pricer.price.distribution import DEFAULT_RULE
+from pricer.price.named import named_prices
+from pricer.price.prior import SHIPPED, load_prior
+from pricer.settings import Settings
 from pricer.ui import text
+from pricer.ui.actions import ActionEvent, Actions
 from pricer.ui.chart import Chart
+from pricer.ui.compare import html
+from pricer.ui.compare import text as words
+from pricer.ui.compare.answer import (
+    NAMED_CHARS,
+    Answer,
+    Reader,
+    Reading,
+    View,
+    load_examples,
+    read_answer,
+    read_usd,
+)
 from pricer.ui.guard import MODEL_QUEUE, RequestLimit
+from pricer.ui.parts import alert
 
-CHART_HEIGHT = 190  # pixels
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the page shows: the prompt, and as far as they are done both predictions and raw texts."""
-
-    prompt: Prompt
-    given_chars: int
-    predictions: dict[str, Prediction] = field(default_factory=dict)
-    raw: dict[str, str] = field(default_factory=dict)
-
-    def with_prediction(self, which: str, prediction: Prediction) -> Answer:
-        return replace(self, predictions=self.predictions | {which: prediction})
-
-
-@dataclass(frozen=True)
-class View:
-    """How an answer is read: the point rule, the axis, the actual price if the visitor knows it."""
-
-    rule: str = DEFAULT_RULE
-    log_axis: bool = True
-    actual_usd: float | None = None
+CHART_HEIGHT = 250  # pixels
+QUIET = {"api_visibility": "private", "show_progress": "hidden"}
+AT_ONCE = QUIET | {"queue": False}  # answered beside the queue: the model is not needed
+IN_LINE = QUIET | {"concurrency_id": MODEL_QUEUE}
+PARTS = ("status", "lead", "chart", "sides", "cut", "facts", "latest")  # what an answer fills, in this order
 
 
 @dataclass(frozen=True)
@@ -54,294 +49,235 @@ class CompareBox:
     product: gr.Textbox
     actual: gr.Textbox
     predict_after: Callable
+    latest: gr.JSON
 
-
-def load_examples() -> list[dict[str, str]]:
-    return json.loads((ASSETS / "examples.json").read_text(encoding="utf-8"))
-
-
-def predict_all(predictor: Predictor, product_text: str) -> Iterator[Answer]:
-    """The answer as it grows: without predictions, with the base's, with both."""
-    answer = Answer(predictor.prepare(product_text), len(product_text.strip()))
-    yield answer
-    for which, prediction in predictor.both_passes(answer.prompt):
-        answer = answer.with_prediction(which, prediction)
-        yield answer
+    def link(self, demo: gr.Blocks) -> None:
+        """Tell the page's script of the answer that the page opens with."""
+        demo.load(None, self.latest, None, js="row => window.pricer.answered(row)", **AT_ONCE)
 
 
 def build_compare(
     predictor: Predictor | None, problem: str, settings: Settings, limit: RequestLimit
 ) -> CompareBox:
     """Lay out the tab inside the current Blocks. Without a predictor it shows the problem instead."""
-    examples = load_examples()
-    first, default = None, _default_rule(predictor)
-    if predictor and not settings.zero_gpu:  # there a GPU is lent to visitors only
-        *_, first = predict_all(predictor, examples[0]["text"])  # the page opens with an answer on it
-    shown = dict(zip(_OUTPUTS, render(first, View(default), settings.label), strict=True))
-
-    with gr.Column(elem_classes="compare"):
+    tab = _Tab(predictor, settings, limit)
+    with gr.Column(elem_classes="compare", elem_id="compare"):
         if problem:
             gr.Markdown(text.MODELS_MISSING.format(problem=escape(problem)), elem_classes="notice problem")
+        return tab.build()
+
+
+def render(answer: Answer | None, view: View, label: str) -> dict[str, object]:
+    """The value of each of `PARTS`."""
+    readings = read_answer(answer, view) if answer else {}
+    return {
+        "status": html.status(answer),
+        "lead": html.lead(readings, answer and answer.is_product),
+        "chart": _chart(readings, view),
+        "sides": html.sides(readings, view, label, answer and answer.is_product),
+        "cut": html.what_was_read(answer),
+        "facts": html.facts(answer, readings),
+        "latest": _latest(answer, readings, view),
+    }
+
+
+def _chart(readings: dict[str, Reading], view: View) -> go.Figure | None:
+    rows = [
+        Row(text.NAMES[which], COLOURS[which], r.distribution, r.price_usd, r.wide_usd, r.half_usd)
+        for which in html.ORDER
+        if (r := readings.get(which))
+    ]
+    if not rows:
+        return None
+    figure = price_comparison(rows, log_axis=view.log_axis, actual_usd=view.actual_usd, places=2)
+    said = [
+        words.CHART_ROW.format(
+            name=row.name, price=usd(row.price_usd), low=usd(row.wide_usd[0]), high=usd(row.wide_usd[1])
+        )
+        for row in rows
+    ]
+    if view.actual_usd:
+        said.append(words.ACTUAL_ROW.format(price=usd(view.actual_usd)))
+    description = words.CHART_DESCRIPTION.format(rows=". ".join(said))
+    return figure.update_layout(meta={"description": description}, uirevision=str(view.log_axis))
+
+
+def _latest(answer: Answer | None, readings: dict[str, Reading], view: View) -> dict | None:
+    """What the page's script needs of a finished answer."""
+    if not answer or not answer.done:
+        return None
+    prior = view.prior.name if view.prior else ""
+    return {"text": answer.text, "rule": view.rule, "prior": prior, "actual": view.actual_usd} | {
+        which: reading.price_usd for which, reading in readings.items()
+    }
+
+
+def _names_the_same(before: Answer | None, product_text: str) -> bool:
+    """Whether the prices in a text are those of the answer before: then what was chosen for them stands."""
+    named = named_prices(product_text[:NAMED_CHARS]) if isinstance(product_text, str) else []
+    return before is not None and {price.usd for price in named} == set(before.named_usd)
+
+
+class _Tab:
+    def __init__(self, predictor: Predictor | None, settings: Settings, limit: RequestLimit):
+        self.settings, self.limit, self.predictor = settings, limit, predictor
+        self.reader = Reader(predictor) if predictor else None
+        self.default = predictor.rule if predictor else DEFAULT_RULE
+        self.priors = predictor.priors if predictor else {name: load_prior(name) for name in SHIPPED}
+        self.prior = predictor.prior.name if predictor and predictor.prior else SHIPPED[0]
+        self.examples = load_examples()
+        self.first: Answer | None = None
+        if self.reader and not settings.zero_gpu:  # there a GPU is lent to visitors only
+            *_, self.first = self.reader.read(self.examples[0]["text"])  # the page opens with an answer on it
+
+    # Layout ----------------------------------------------------------------------------------------------
+
+    def build(self) -> CompareBox:
+        shown = render(self.first, View(self.default, self.priors.get(self.prior)), self.settings.label)
+        ready = self.predictor is not None
         product = gr.Textbox(
-            value=examples[0]["text"] if predictor else "",
-            label=text.TEXT_LABEL,
-            placeholder=text.TEXT_PLACEHOLDER,
-            lines=5,
-            max_lines=14,
+            value=self.examples[0]["text"] if ready else "",
+            label=words.TEXT_LABEL,
+            placeholder=words.TEXT_PLACEHOLDER,
+            lines=4,
+            max_lines=12,
             elem_id="product-text",
         )
-        with gr.Row(elem_classes="actions", equal_height=True):
-            go = gr.Button(
-                text.PREDICT, variant="primary", elem_id="predict", interactive=predictor is not None, scale=0
-            )
-            gr.Markdown(text.PREDICT_HINT, elem_classes="hint")
-        with gr.Row(elem_classes="examples"):
-            gr.HTML(f"<span>{text.EXAMPLES}</span>", elem_classes="hint")
-            chips = [gr.Button(e["label"], size="sm", elem_classes="chip") for e in examples]
+        with gr.Row(elem_classes="actions"):
+            go_ = gr.Button(words.PREDICT, variant="primary", elem_id="predict", interactive=ready, scale=0)
+            gr.HTML(f"<span>{words.PREDICT_HINT}</span>", elem_classes="hint keys")
+            gr.HTML(f"<span>{words.EXAMPLES}</span>", elem_classes="hint try")
+            chips = [
+                gr.Button(e["label"], size="sm", elem_classes="chip", elem_id=f"example-{i}")
+                for i, e in enumerate(self.examples)
+            ]
+        parts: dict[str, gr.components.Component] = {}
+        parts["status"] = Actions(shown["status"], elem_id="status")
+        gr.HTML(f'<p role="status">{words.STALE}</p>', elem_id="stale")
         notice = gr.HTML(elem_id="notice", elem_classes="hide-when-empty")
-
-        outputs: dict[str, gr.components.Component] = {}
-        with gr.Row(elem_classes="cards", equal_height=True):
-            for which in PASSES:
-                with gr.Column(elem_classes=["card", which], min_width=280):
-                    outputs[f"head_{which}"] = gr.HTML(shown[f"head_{which}"], elem_id=f"head-{which}")
-                    figure = shown[f"chart_{which}"]
-                    outputs[f"chart_{which}"] = Chart(figure, height=CHART_HEIGHT, elem_id=f"chart-{which}")
-                    outputs[f"foot_{which}"] = gr.HTML(shown[f"foot_{which}"], elem_id=f"foot-{which}")
-        outputs["verdict"] = gr.Markdown(shown["verdict"], elem_id="verdict")
-        outputs["cut"] = gr.HTML(shown["cut"], elem_id="cut", elem_classes="hide-when-empty")
-
-        with gr.Row(elem_classes="reading"):
-            actual = gr.Textbox(
-                label=text.ACTUAL_LABEL,
-                placeholder=text.ACTUAL_PLACEHOLDER,
-                max_lines=1,
-                elem_id="actual",
-                min_width=200,
-            )
+        with gr.Column(elem_id="answer"):
+            with gr.Row(elem_classes="top"):
+                parts["lead"] = gr.HTML(shown["lead"], elem_id="lead")
+                with gr.Column(scale=0, min_width=260, elem_classes="knobs"):
+                    prior = gr.Radio(
+                        [(words.PRIORS.get(name, name), name) for name in self.priors],
+                        value=self.prior,
+                        label=words.PRIOR_LABEL,
+                        elem_id="prior",
+                    )
+                    actual = gr.Textbox(
+                        label=words.ACTUAL_LABEL,
+                        placeholder=words.ACTUAL_PLACEHOLDER,
+                        max_lines=1,
+                        elem_id="actual",
+                    )
+            parts["chart"] = Chart(shown["chart"], height=CHART_HEIGHT, elem_id="chart-answer")
+            parts["sides"] = gr.HTML(shown["sides"], elem_id="sides")
+            parts["cut"] = gr.HTML(shown["cut"], elem_id="cut", elem_classes="hide-when-empty")
+        with gr.Accordion(words.HOW, open=False, elem_classes="fold", elem_id="how"):
+            gr.HTML(f"<p>{words.RULE_INTRO}</p>", elem_classes="hint")
             rule = gr.Radio(
-                [(text.RULES[name][0], name) for name in text.RULES],
-                value=default,
-                label=text.RULE_LABEL,
-                info=_rule_info(default, default),
+                [(words.RULES[name][0], name) for name in words.RULES],
+                value=self.default,
+                label=words.RULE_LABEL,
+                info=self.rule_info(self.default),
                 elem_id="rule",
-                scale=3,
             )
             axis = gr.Radio(
-                list(text.AXES),
-                value=next(iter(text.AXES)),
-                label=text.AXIS_LABEL,
-                elem_id="axis",
-                min_width=200,
+                list(text.AXES), value=next(iter(text.AXES)), label=words.AXIS_LABEL, elem_id="axis"
             )
-        raw = gr.Button(text.RAW_BUTTON, size="sm", elem_id="raw", interactive=predictor is not None)
+            parts["facts"] = gr.HTML(shown["facts"], elem_id="facts")
+            raw = gr.Button(words.RAW_BUTTON, size="sm", elem_id="raw", interactive=ready)
+        parts["latest"] = gr.JSON(shown["latest"], visible="hidden")
+        return self.wire(product, go_, chips, notice, parts, actual, rule, prior, axis, raw)
 
-    state = gr.State(first)
-    view_inputs = [rule, axis, actual]
-    targets = [outputs[name] for name in _OUTPUTS]
-    heads = [outputs[f"head_{which}"] for which in PASSES]
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    at_once = quiet | {"queue": False}  # answered beside the queue: the model is not needed
-    in_line = quiet | {"concurrency_id": MODEL_QUEUE}
+    def rule_info(self, name: str) -> str:
+        return words.RULES[name][1] + (words.DEFAULT_RULE if name == self.default else "")
 
-    def show(answer: Answer | None, *view_values) -> list:
-        """[notice, *targets]: what the page shows of an answer; a bad actual price is said and left out."""
+    # Events ----------------------------------------------------------------------------------------------
+
+    def show(self, answer: Answer | None, *view_values: str) -> list:
+        """[notice, *PARTS]: what the page shows of an answer; a bad actual price is said and left out."""
+        rule, prior, axis, actual = view_values
+        complaint, actual_usd = "", None
         try:
-            view, complaint = read_view(*view_values), ""
+            actual_usd = read_usd(actual)
         except InputError as error:
-            view, complaint = read_view(*view_values[:2], ""), _sentence(error)
-        return [complaint, *render(answer, view, settings.label)]
-
-    def on_start():
-        return ["", *[_head(which, settings.label, _waiting(text.IN_LINE)) for which in PASSES]]
-
-    def on_predict(request: gr.Request, product_text: str, answer: Answer | None, *view_values):
-        try:
-            limit.check(request)
-            for answer in predict_all(predictor, product_text):
-                yield [answer, *show(answer, *view_values)]
-        except InputError as error:
-            yield [answer, _sentence(error), *show(answer, *view_values)[1:]]
-
-    def on_raw(request: gr.Request, answer: Answer | None, *view_values):
-        if answer:
-            try:
-                limit.check(request)
-            except InputError as error:
-                return [answer, _sentence(error), *show(answer, *view_values)[1:]]
-            raw_texts = {which: predictor.greedy_text(answer.prompt, which) for which in PASSES}
-            answer = replace(answer, raw=raw_texts)
-        return [answer, *show(answer, *view_values)]
-
-    def on_rule(name: str):
-        return gr.update(info=_rule_info(name, default))
-
-    def predict_after(event) -> None:
-        """Say at once that the request is in line, then predict; if that fails, show the last answer again."""
-        event.then(on_start, None, [notice, *heads], **at_once).then(
-            on_predict, [product, state, *view_inputs], [state, notice, *targets], **in_line
-        ).failure(lambda *shown: show(*shown)[1:], [state, *view_inputs], targets, **at_once)
-
-    for chip, example in zip(chips, examples, strict=True):
-        filled = chip.click(lambda example=example: example["text"], None, product, **at_once)
-        if predictor:
-            predict_after(filled)
-    if predictor:
-        predict_after(gr.on([go.click, product.submit], None, None, None, api_visibility="private"))
-        raw.click(on_raw, [state, *view_inputs], [state, notice, *targets], **in_line)
-    for control in view_inputs:
-        control.change(show, [state, *view_inputs], [notice, *targets], trigger_mode="always_last", **at_once)
-    rule.change(on_rule, rule, rule, **at_once)
-    return CompareBox(product, actual, predict_after if predictor else lambda event: None)
-
-
-# --- rendering: an answer and a view to what the page's parts show --------------------------------
-
-_OUTPUTS = [f"{part}_{which}" for which in PASSES for part in ("head", "chart", "foot")] + ["verdict", "cut"]
-
-
-def render(answer: Answer | None, view: View, label: str) -> list:
-    """Values of the page's parts, in the order of `_OUTPUTS`."""
-    predictions = answer.predictions if answer else {}
-    done = [prediction.distribution for prediction in predictions.values()]
-    height = distribution_height(done, view.log_axis) if done else 1.0
-    parts = []
-    for which in PASSES:
-        if which in predictions:
-            parts += _card(which, predictions[which], answer, view, label, height)
-        else:
-            waiting = text.EMPTY_CARD
-            if answer:
-                its_turn = which == "base" or "base" in predictions
-                waiting = text.READING[which] if its_turn else text.NEXT
-            parts += [_head(which, label, _waiting(waiting)), None, ""]
-    verdict = _verdict(predictions, view) if len(predictions) == len(PASSES) else ""
-    cut = ""
-    if answer and answer.prompt.truncated:
-        sentence = text.CUT.format(kept=answer.prompt.kept_chars, given=answer.given_chars)
-        cut = f'<p class="notice">{sentence}</p>'
-    return [*parts, verdict, cut]
-
-
-def _card(which: str, prediction: Prediction, answer: Answer, view: View, label: str, height: float) -> list:
-    distribution = prediction.distribution
-    price = float(distribution.point(view.rule))
-    low, high = prediction.interval()
-    interval = text.INTERVAL.format(level=INTERVAL_LEVEL)
-    body = (
-        f'<p class="price">{_usd(price)}</p>'
-        f'<p class="interval"><span>{interval}</span> <b>${low:,.0f} to ${high:,.0f}</b> '
-        f"{_term(*_calibrated(prediction))}</p>"
-    )
-    if view.actual_usd:
-        body += _outcome(price, view.actual_usd)
-    figure = price_distribution(
-        distribution,
-        which,
-        price_usd=price,
-        interval_usd=(low, high),
-        height=height,
-        log_axis=view.log_axis,
-        actual_usd=view.actual_usd,
-    )
-    description = text.CHART_DESCRIPTION.format(name=text.NAMES[which], low=low, high=high)
-    figure.update_layout(meta={"description": description}, uirevision=str(view.log_axis))
-    foot = (
-        f'<p class="facts"><span>{float(distribution.unpriced_mass):.1%} {_term(text.UNPRICED, text.UNPRICED_HELP)}</span>'
-        f"<span>{_term(text.SECONDS.format(seconds=prediction.seconds), text.SECONDS_HELP)}</span></p>"
-    )
-    if which in answer.raw:
-        written = escape(answer.raw[which]) or text.RAW_NOTHING
-        foot += f'<p class="raw">{_term(text.RAW_LABEL, text.RAW_HELP)} <code>{written}</code></p>'
-    return [_head(which, label, body), figure, foot]
-
-
-def _calibrated(prediction: Prediction) -> tuple[str, str]:
-    """Whether the interval was checked against real prices: in short, and what that means."""
-    found = prediction.calibration
-    if found is None:
-        return text.NOT_CALIBRATED, text.NOT_CALIBRATED_HELP.format(level=INTERVAL_LEVEL)
-    meaning = text.CALIBRATED_HELP.format(level=INTERVAL_LEVEL, items=found.items)
-    if INTERVAL_LEVEL in found.coverage:
-        meaning += text.MEASURED.format(coverage=found.coverage[INTERVAL_LEVEL])
-    return text.CALIBRATED.format(items=found.items), meaning
-
-
-def _default_rule(predictor: Predictor | None) -> str:
-    return predictor.rule if predictor else DEFAULT_RULE
-
-
-def _rule_info(name: str, default: str) -> str:
-    return text.RULES[name][1] + (text.DEFAULT_RULE if name == default else "")
-
-
-def _head(which: str, label: str, body: str) -> str:
-    subtitle = escape(text.SUBTITLES[which].format(label=label))
-    return f'<header><h3>{text.NAMES[which]}</h3><span class="subtitle">{subtitle}</span></header>{body}'
-
-
-def _waiting(words: str) -> str:
-    return f'<p class="waiting">{words}</p>'
-
-
-def _outcome(guess_usd: float, actual_usd: float) -> str:
-    kind = str(outcome([actual_usd], [guess_usd])[0])
-    sign, name, meaning = text.OUTCOMES[kind]
-    off = abs(guess_usd - actual_usd)
-    how_far = text.OFF_BY.format(off=off, share=off / actual_usd)
-    return f'<p class="outcome {kind}"><b>{sign} {_term(name, meaning)}</b> {how_far}</p>'
-
-
-def _verdict(predictions: dict[str, Prediction], view: View) -> str:
-    price = {w: float(p.distribution.point(view.rule)) for w, p in predictions.items()}
-    width = {w: high - low + 1 for w, p in predictions.items() for low, high in [p.interval()]}
-    change = price["tuned"] / price["base"] - 1
-    if abs(change) < 0.02:
-        sentence = text.SAME.format(tuned=_usd(price["tuned"])).removesuffix(".")
-    else:
-        sentence = text.DIFFERENCE.format(
-            tuned=_usd(price["tuned"]),
-            base=_usd(price["base"]),
-            percent=abs(change),
-            direction="more" if change > 0 else "less",
+            complaint = alert(str(error))
+        parts = render(
+            answer, View(rule, self.priors.get(prior), text.AXES[axis], actual_usd), self.settings.label
         )
-    factor = width["base"] / width["tuned"]
-    if factor > 1.1:
-        sentence += text.NARROWER.format(factor=factor)
-    elif factor < 1 / 1.1:
-        sentence += text.WIDER.format(factor=1 / factor)
-    else:
-        sentence += text.SAME_WIDTH
-    if view.actual_usd:
-        off = {which: abs(p - view.actual_usd) for which, p in price.items()}
-        gap = abs(off["base"] - off["tuned"])
-        winner = text.NAMES["tuned" if off["tuned"] < off["base"] else "base"].lower()
-        closer = text.BOTH_CLOSE if gap < 0.005 else text.CLOSER
-        sentence += closer.format(actual=_usd(view.actual_usd), winner=f"the {winner} model", gap=_usd(gap))
-    return sentence.replace("$", "&#36;")  # a dollar sign would start a formula
+        return [complaint, *(parts[name] for name in PARTS)]
 
+    def wire(self, product, go_, chips, notice, parts, actual, rule, prior, axis, raw) -> CompareBox:
+        state, hide = gr.State(self.first), gr.State(True)
+        view_inputs = [rule, prior, axis, actual]
+        targets = [notice, *(parts[name] for name in PARTS)]
 
-def read_view(rule: str, axis: str, actual: str) -> View:
-    """What the controls say. Raises InputError when the actual price is no price."""
-    if not (actual or "").strip():
-        return View(rule, text.AXES[axis])
-    try:
-        actual_usd = read_price(actual)
-    except InputError:
-        raise InputError(text.ACTUAL_BAD) from None
-    if not 0 < actual_usd < 1e9:
-        raise InputError(text.ACTUAL_BAD)
-    return View(rule, text.AXES[axis], actual_usd)
+        def on_predict(
+            request: gr.Request, product_text: str, hide: bool, before: Answer | None, *view_values
+        ):
+            """[state, hide, actual, *targets]"""
+            answer, (*reading, actual_usd) = before, view_values
+            try:
+                self.limit.check(request)
+                for grown in self.reader.read(
+                    product_text, hide or not _names_the_same(before, product_text)
+                ):
+                    if grown.predictions:
+                        answer = grown
+                        if actual_usd.strip() in ("", before.named_actual if before else ""):
+                            actual_usd = grown.named_actual
+                        shown = self.show(answer, *reading, actual_usd)
+                        # The box is filled last: it makes the page be shown again.
+                        filled = actual_usd if grown.done else gr.skip()
+                        yield [answer, grown.hidden or not grown.named_usd, filled, *shown]
+                    else:  # the last answer stays, faded, until there is a new one
+                        skipped = [gr.skip()] * (len(PARTS) - 1)
+                        yield [*[gr.skip()] * 3, "", html.status(grown), *skipped]
+            except InputError as error:
+                yield [answer, hide, actual_usd, alert(str(error)), *self.show(answer, *view_values)[1:]]
 
+        def on_raw(request: gr.Request, answer: Answer | None, *view_values):
+            if answer:
+                try:
+                    self.limit.check(request)
+                except InputError as error:
+                    return [answer, alert(str(error)), *self.show(answer, *view_values)[1:]]
+                raw_texts = {which: self.predictor.greedy_text(answer.prompt, which) for which in html.ORDER}
+                answer = replace(answer, raw=raw_texts)
+            return [answer, *self.show(answer, *view_values)]
 
-def _usd(price: float) -> str:
-    return f"${price:,.2f}" if price < 10 else f"${price:,.0f}"
+        def on_named(act: ActionEvent):
+            return act.name != "show"
 
+        def predict_after(event) -> None:
+            """Say at once that the request is in line, then predict."""
+            asked = event.then(
+                lambda: ["", html.busy(words.IN_LINE)], None, [notice, parts["status"]], **AT_ONCE
+            )
+            asked = asked.then(
+                on_predict, [product, hide, state, *view_inputs], [state, hide, actual, *targets], **IN_LINE
+            )
+            # Once more, as the controls stand now, and also when that failed: then it is the last answer.
+            asked = asked.then(
+                lambda *shown: self.show(*shown)[1:], [state, *view_inputs], targets[1:], **AT_ONCE
+            )
+            asked.then(None, parts["latest"], None, js="row => window.pricer.answered(row, true)", **AT_ONCE)
 
-def _term(words: str, meaning: str) -> str:
-    """Words that explain themselves on hover and on keyboard focus."""
-    return f'<abbr tabindex="0" title="{escape(meaning)}" data-tip="{escape(meaning)}">{words}</abbr>'
-
-
-def _sentence(error: PricerError) -> str:
-    return f'<p class="notice problem" role="alert">{escape(str(error))}</p>'
+        for chip, example in zip(chips, self.examples, strict=True):
+            filled = chip.click(
+                lambda example=example: [example["text"], ""], None, [product, actual], **AT_ONCE
+            )
+            if self.predictor:
+                predict_after(filled)
+        if self.predictor:
+            predict_after(gr.on([go_.click, product.submit], None, None, None, api_visibility="private"))
+            predict_after(parts["status"].act(on_named, None, hide, **AT_ONCE))
+            raw.click(on_raw, [state, *view_inputs], [state, *targets], **IN_LINE)
+        for control in view_inputs:
+            control.change(self.show, [state, *view_inputs], targets, trigger_mode="always_last", **AT_ONCE)
+        rule.change(lambda name: gr.update(info=self.rule_info(name)), rule, rule, **AT_ONCE)
+        return CompareBox(
+            product, actual, predict_after if self.predictor else lambda event: None, parts["latest"]
+        )

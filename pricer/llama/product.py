@@ -1,0 +1,64 @@
+"""Whether a text reads like a product at all. A model puts a price behind anything; of a greeting it means nothing.
+
+Chosen on 85 texts that name no product (letters, signs, emoji, questions, greetings, prose, code) and 330 that do
+(calibration and catalogue rows, whole and by title, and 40 names that people would type): 90 % of the former are told,
+and 1 % of the latter are mistaken, none of them a listing. Three signs, each of a short text only:
+
+- it has hardly a letter;
+- both models answer as they do to `?`, so it told them nothing (divergence in nats, over log-price bins);
+- the base expects its words: language is likelier than a listing's string of names; and the answer is a wide one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
+
+from pricer.llama.prediction import Prediction
+from pricer.llama.predictor import Predictor
+from pricer.price.distribution import PriceDistribution
+from pricer.price.lattice import PRICES
+from pricer.prompt import Prompt, product_text
+
+NOTHING = "?"
+LEAST_LETTERS = 3
+SHORT_TOKENS = 40  # a longer text counts as a product's
+LIKE_NOTHING = {"tuned": 0.04, "base": 0.07}  # nats of divergence
+LIKELY_NATS = -4.0  # mean log-likelihood of a token
+WIDE_TIMES = 6.0  # the central 90 % range's high end by its low one
+_BINS = np.unique(np.round(np.geomspace(1, 1000, 48)).astype(int)) - PRICES[0]  # where each begins
+
+
+class ProductCheck:
+    def __init__(self, predictor: Predictor):
+        self.predictor = predictor
+
+    @cached_property
+    def _nothing(self) -> dict[str, np.ndarray]:
+        prompt = self.predictor.prepare(NOTHING)
+        return {which: _binned(found.own) for which, found in self.predictor.both_passes(prompt)}
+
+    def __call__(self, prompt: Prompt, predictions: Mapping[str, Prediction]) -> bool:
+        """Whether the text of a prompt that both models answered reads like a product."""
+        text = product_text(prompt.text)
+        if sum(character.isalpha() for character in text) < LEAST_LETTERS:
+            return False
+        if len(self.predictor.pair.tokenizer(text, add_special_tokens=False)["input_ids"]) > SHORT_TOKENS:
+            return True
+        if all(
+            _divergence(_binned(predictions[which].own), self._nothing[which]) < most
+            for which, most in LIKE_NOTHING.items()
+        ):
+            return False
+        low, high = (float(end) for end in predictions["tuned"].own.interval())
+        return high < WIDE_TIMES * low or self.predictor.log_likelihood(prompt) <= LIKELY_NATS
+
+
+def _binned(distribution: PriceDistribution) -> np.ndarray:
+    return np.add.reduceat(distribution.conditional, _BINS[:-1])
+
+
+def _divergence(p: np.ndarray, q: np.ndarray) -> float:
+    return float((p * np.log((p + 1e-9) / (q + 1e-9))).sum())
