@@ -110,21 +110,38 @@ def read_run(
     it must be that item's; rows with text and price are placed as `OwnRuns.place` does. Raises InputError.
     """
     limits = limits or Limits()
+    check_room(own, limits)
+    upload = read_upload(paths, limits)
+    return add_run(upload.table, upload.title, own, items, texts, upload.info)
+
+
+def check_room(own: OwnRuns, limits: Limits) -> None:
+    """Raise InputError where the visitor has as many runs as one may have."""
     if len(own.runs) >= limits.own_runs:
         raise InputError(f"You have added {limits.own_runs} runs already: remove one first.")
-    upload = read_upload(paths, limits)
-    table, title = upload.table, upload.title
+
+
+def add_run(
+    table: pd.DataFrame,
+    title: str,
+    own: OwnRuns,
+    items: pd.DataFrame,
+    texts: pd.Series | None = None,
+    given: RunInfo | None = None,
+) -> tuple[OwnRuns, str]:
+    """The same for a table that is there: guess_usd, and index or text and price_usd; maybe low_usd, high_usd and
+    category. `given`: what the run says about itself. Raises InputError."""
     if "index" in table:
         _check_items(table, items, title)
     else:
         own, index = own.place(table, items, texts)
         table = table.assign(index=index)
     table = check_table(table.drop(columns=["text", "category", "price_usd"], errors="ignore"), title)
-    label = own.free_label(show(upload.info.label) or title if upload.info else title)
-    what = upload.info or RunInfo(name="run", label="run", kind="own")
+    label = own.free_label(show(given.label) or title if given else title)
+    what = given or RunInfo(name="run", label="run", kind="own")
     info = what.model_copy(
         update={
-            "name": own.free_name(upload.info.name if upload.info else title),
+            "name": own.free_name(given.name if given else title),
             "label": label,
             "published": False,
             "published_figures": None,

@@ -21,9 +21,9 @@ expect.set_options(timeout=60_000)
 
 ARENA = Arena(load_runs(), load_items())
 SEED, EMBEDDED = View(*SEED_PAIR), View(*EMBEDDED_PAIR)
-SIZES = pytest.mark.parametrize(
-    ("width", "dark"), [(1280, False), (1280, True), (390, False)], ids=["light", "dark", "phone"]
-)
+DARK, PHONE_SIZE = pytest.param(1280, True, id="dark"), pytest.param(390, False, id="phone")
+DARK_AND_PHONE = pytest.mark.parametrize(("width", "dark"), [DARK, PHONE_SIZE])
+PHONE = pytest.mark.parametrize(("width", "dark"), [PHONE_SIZE])
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def check(page, width):
     assert (page.errors, page.foreign) == ([], [])
 
 
-@SIZES
+@DARK_AND_PHONE
 def test_the_board_shows_the_best_and_the_pair_and_is_searched(visit, width, dark):
     page = visit(SEED, width=width, height=900, dark=dark)
     expect(page.locator("#board tbody tr")).to_have_count(
@@ -75,7 +75,7 @@ def test_columns_are_chosen_and_the_board_is_saved(visit):
     check(page, 1280)
 
 
-@SIZES
+@DARK_AND_PHONE
 def test_pinned_runs_share_a_plot(visit, width, dark):
     page = visit(replace(SEED, pins=("gpt-5",)), width=width, height=900, dark=dark)
     page.get_by_role("button", name=text.PIN.format(label="GPT-4.1"), exact=True).click()
@@ -106,7 +106,7 @@ def test_more_pins_than_fit_are_refused(visit):
     expect(page.locator("#evaluate-notice [role=alert]")).to_have_text(text.PINS_FULL.format(most=MOST_PINS))
 
 
-@SIZES
+@DARK_AND_PHONE
 def test_slices_are_sentences_with_one_click_to_look(visit, width, dark):
     page = visit(replace(EMBEDDED, panel="slices"), width=width, height=900, dark=dark)
     found = ARENA.findings(EMBEDDED)
@@ -119,7 +119,7 @@ def test_slices_are_sentences_with_one_click_to_look(visit, width, dark):
     check(page, width)
 
 
-@SIZES
+@PHONE
 def test_ten_guesses_end_on_the_board(visit, width, dark):
     page = visit(replace(SEED, panel="guess"), width=width, height=900, dark=dark)
     page.get_by_role("button", name=text.GUESS_BEGIN).click()
@@ -145,7 +145,7 @@ def test_ten_guesses_end_on_the_board(visit, width, dark):
     check(page, width)
 
 
-@SIZES
+@PHONE
 def test_every_term_has_its_meaning(visit, width, dark):
     page = visit(replace(SEED, panel="terms"), width=width, height=900, dark=dark)
     terms = page.locator("#terms dt").all_inner_texts()

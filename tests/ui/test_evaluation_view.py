@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from pricer.arena.arena import Arena
-from pricer.arena.runs import load_items, load_runs
+from pricer.arena.runs import Run, RunInfo, load_items, load_runs
 from pricer.arena.view import EMBEDDED_PAIR, SEED_PAIR, View
 from pricer.settings import Settings
 from pricer.ui import build_demo, page_options, theme
@@ -221,4 +221,57 @@ def test_a_copied_link_says_so_for_a_moment(visit):
     page.get_by_role("button", name=text.COPY_LINK).click()
     expect(page.get_by_role("button", name=text.COPIED)).to_be_visible()
     expect(page.get_by_role("button", name=text.COPY_LINK)).to_be_visible()
+    assert clean(page)
+
+
+# Item sets, and tables of other tabs ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def everyday(serve, monkeypatch):
+    """The page where two runs have been scored on the everyday items, and a button that hands a table over."""
+    items = load_items(item_set="everyday")
+
+    def runs_of(item_set="benchmark"):
+        if item_set == "benchmark":
+            return load_runs()
+        made = {}
+        for kind, factor in (("base", 0.5), ("tuned", 1.1)):
+            info = RunInfo(name=f"{kind}-everyday", label=f"{kind} everyday", kind=kind, items="everyday")
+            made[info.name] = Run(
+                info, items[["index"]].assign(guess_usd=(factor * items["price_usd"]).round(2))
+            )
+        return made
+
+    monkeypatch.setattr("pricer.ui.evaluate.tab.load_runs", runs_of)
+    return serve(theme.silence(build_demo(None, "no models", Settings.from_env({}))), **page_options())
+
+
+def test_everyday_items_are_a_set_of_their_own(everyday, open_page):
+    page = open_page(everyday)
+    page.get_by_role("tab", name=text.EVALUATE_TAB).click()
+    page.get_by_role("button", name=text.SETS["everyday"][0]).click()
+    expect(page.locator("#active .count")).to_have_text("750 of 750 items")
+    expect(page.locator(".headline tr.b")).to_contain_text("tuned everyday")
+    expect(page.locator("#board")).to_contain_text(text.BOARD_FEW_RUNS)
+    names = load_items(item_set="everyday")["label"].tolist()
+    assert page.locator("#starters .starter span").first.inner_text() in names
+    page.locator("#starters .starter").first.click()
+    expect(page.locator("#detail-foot")).to_contain_text(text.TEXT_NEVER)
+    page.wait_for_url(re.compile("set=everyday.*item="))
+    opened = page.locator("#detail-head h4").inner_text()
+    page.reload()
+    expect(page.locator("#detail-head h4")).to_have_text(opened)
+    page.get_by_role("button", name=text.SETS["benchmark"][0]).click()
+    expect(page.locator("#active .count")).to_have_text("250 of 250 items")
+    assert clean(page)
+
+
+def test_tab_leaves_an_open_list_of_runs_for_the_next_control(visit):
+    page = visit()
+    page.locator("#run-a input").click()
+    page.get_by_role("option").first.wait_for()
+    page.keyboard.press("Tab")
+    expect(page.locator("#run-a input")).to_have_attribute("aria-expanded", "false")
+    expect(page.locator("#run-b input")).to_be_focused()
     assert clean(page)

@@ -1,7 +1,13 @@
-// Tab leaves an open list of choices for the next control. Browsers make a list that scrolls a stop of its own, which
-// is gone the moment it is reached, and the focus with it.
+// Tab closes an open list of choices and goes on to the next control: else the focus goes into the list, which is taken
+// away under it.
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Tab") for (const list of document.querySelectorAll("ul.options")) list.tabIndex = -1;
+  if (event.key !== "Tab" || event.target.getAttribute?.("aria-expanded") !== "true" || !event.target.closest("[role=combobox]")) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  event.target.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
+  const stops = [...document.querySelectorAll("a[href], button, input, select, textarea, [tabindex]")]
+    .filter((stop) => stop.tabIndex >= 0 && !stop.disabled && stop.checkVisibility() && !stop.closest(".options"));
+  stops[stops.indexOf(event.target) + (event.shiftKey ? -1 : 1)]?.focus();
 }, true);
 
 // A button that opens a panel leads to it.

@@ -15,8 +15,8 @@ import gradio as gr
 import pandas as pd
 
 from pricer.arena.arena import Arena
-from pricer.arena.live import LiveStep, live_info, score_live
-from pricer.arena.own_runs import OWN_INDEX, OwnRuns, read_run
+from pricer.arena.live import live_info, score_live
+from pricer.arena.own_runs import OWN_INDEX, OwnRuns, add_run, check_room, read_run
 from pricer.arena.runs import Run, RunInfo
 from pricer.arena.upload import Upload, read_products
 from pricer.arena.view import SETS, View
@@ -30,6 +30,7 @@ from pricer.ui.actions import ActionEvent, Actions
 from pricer.ui.evaluate import text
 from pricer.ui.evaluate.html import button
 from pricer.ui.evaluate.item_texts import ItemTexts
+from pricer.ui.evaluate.own_html import buttons, chips, complaint, line, progress, question
 from pricer.ui.guard import RequestLimit
 
 OWN_PRODUCTS = "csv"  # one of text.LIVE_SOURCES
@@ -139,15 +140,36 @@ class OwnBox:
                 _check_idle(control)
                 own, name = read_run(paths, own, self.items, self.texts.found, self.limits)
             except InputError as error:
-                return [None, gr.skip(), gr.skip(), "", _complaint(error), *nothing]
+                return [None, gr.skip(), gr.skip(), "", complaint(error), *nothing]
             finally:
                 _delete(paths)
-            question = self._question(own, name)
+            return [None, *joined(session, own, name)]
+
+        def joined(session, own: OwnRuns, name: str) -> list:
+            """Updates for `changed` once the run `name` is among the visitor's."""
+            asked = self._question(own, name)
             own = with_yardstick(own, name)
             shown = answer(
                 session, own, lambda arena, view: look_at(arena, view, name), whole=True, item_set=SETS[0]
             )
-            return [None, own, chips(own), question, "", *shown]
+            return [own, chips(own), asked, "", *shown]
+
+        def take(
+            event: Callable, inputs: list, make: Callable[..., tuple[pd.DataFrame, str]], tabs: gr.Tabs
+        ) -> None:
+            def on_take(control: LiveControl | None, session, own: OwnRuns, *values):
+                try:
+                    _check_idle(control)
+                    check_room(own, self.limits)
+                    own, name = add_run(*make(*values), own, self.items, self.texts.found)
+                except InputError as error:
+                    said = [gr.skip(), gr.skip(), gr.skip(), complaint(error), *nothing]
+                    return [gr.update(selected="evaluation"), *said]
+                return [gr.update(selected="evaluation"), *joined(session, own, name)]
+
+            event(on_take, [control, session, own_runs, *inputs], [tabs, *changed], **AT_ONCE)
+
+        self.take = take
 
         def on_remove(control: LiveControl | None, session, own: OwnRuns, act: ActionEvent):
             if act.name != "remove-run" or act.value not in own.runs:
@@ -155,7 +177,7 @@ class OwnBox:
             try:
                 _check_idle(control)
             except InputError as error:
-                return [gr.skip(), gr.skip(), gr.skip(), _complaint(error), *nothing]
+                return [gr.skip(), gr.skip(), gr.skip(), complaint(error), *nothing]
             own = own.without(act.value)
             return [own, chips(own), "", "", *answer(session, own, lambda arena, view: view, whole=True)]
 
@@ -168,7 +190,7 @@ class OwnBox:
         self, control: gr.State, session: gr.State, own_runs: gr.State, outputs: list, answer: Callable
     ) -> None:
         products = gr.State(None)  # Upload: the visitor's own, read and checked
-        buttons = [self.status, self.start, self.stop]
+        controls = [self.status, self.start, self.stop]
         same = [gr.skip()] * (len(outputs) + 2)
 
         def on_products(request: gr.Request, path: str):
@@ -176,14 +198,14 @@ class OwnBox:
                 self.limit.check(request)
                 upload = read_products(path, self.limits)
             except InputError as error:
-                return None, None, _complaint(error)
+                return None, None, complaint(error)
             finally:
                 _delete([path])
             words = text.LIVE_PRODUCTS.format(rows=len(upload.table), title=escape(upload.title))
-            return None, upload, _line(words)
+            return None, upload, line(words)
 
         def on_start():
-            return [LiveControl(), *_buttons(_line(text.LIVE_WAITING), running=True)]
+            return [LiveControl(), *buttons(line(text.LIVE_WAITING), running=True)]
 
         def on_live(
             request: gr.Request, control: LiveControl, session, own: OwnRuns, source: str, count: int, given
@@ -192,7 +214,7 @@ class OwnBox:
                 return self._todo(own, source, int(count), given)
 
             for status, running, *rest in score(request, control, session, own, todo, look_at_pair):
-                yield [*_buttons(status, running=running), *rest]
+                yield [*buttons(status, running=running), *rest]
 
         def on_score_own(request: gr.Request, control: LiveControl | None, session, own: OwnRuns, name: str):
             if name not in own.runs:
@@ -218,7 +240,7 @@ class OwnBox:
             look: Callable[[str, str], Callable[[Arena, View], View]],
         ):
             """(status, whether it goes on, own runs, chips, *updates) as both models answer for what `todo` gives."""
-            words = _line(text.LIVE_NOTHING)
+            words = line(text.LIVE_NOTHING)
             try:
                 self.limit.check(request)
                 own, items = todo(own)
@@ -232,13 +254,13 @@ class OwnBox:
                     own = own.with_runs(*[Run(infos[which], now.tables[which]) for which in PASSES])
                     shown = answer(session, own, step, **parts)
                     session = shown[0]
-                    yield [_progress(now), True, own, gr.skip(), *shown]
+                    yield [progress(now), True, own, gr.skip(), *shown]
                     step, parts = (lambda arena, view: view), {"only": LIVE_PARTS}
                     done = text.LIVE_STOPPED if now.done < now.total else text.LIVE_DONE
-                    words = _line(done.format(done=now.done, total=now.total))
+                    words = line(done.format(done=now.done, total=now.total))
             except InputError as error:
                 control.running = False
-                yield [_complaint(error), False, *same]
+                yield [complaint(error), False, *same]
                 return
             finally:
                 control.running = False
@@ -250,25 +272,25 @@ class OwnBox:
             """[control, name of the run whose products are to be scored, question]"""
             if act.name == "stop-own" and control:
                 control.stop.set()
-                return gr.skip(), "", _line(text.LIVE_STOPPING)
+                return gr.skip(), "", line(text.LIVE_STOPPING)
             if act.name != "score-own" or act.value not in own.runs:
                 return gr.skip(), "", ""
             try:
                 _check_idle(control)
             except InputError as error:
-                return gr.skip(), "", _complaint(error)
-            return LiveControl(), act.value, _line(text.LIVE_WAITING)
+                return gr.skip(), "", complaint(error)
+            return LiveControl(), act.value, line(text.LIVE_WAITING)
 
         def on_stop(control: LiveControl | None):
             if control is None or not control.running:
                 return gr.skip(), gr.skip()
             control.stop.set()
-            return _line(text.LIVE_STOPPING), gr.update(interactive=False)
+            return line(text.LIVE_STOPPING), gr.update(interactive=False)
 
         def on_failure(control: LiveControl | None):
             if control:
                 control.running = False
-            return _buttons(f'<p class="notice problem" role="alert">{text.LIVE_FAILED}</p>', running=False)
+            return buttons(complaint(InputError(text.LIVE_FAILED)), running=False)
 
         def on_source(source: str):
             return gr.update(visible=source == OWN_PRODUCTS)
@@ -281,23 +303,23 @@ class OwnBox:
             return (
                 gr.update(choices=only, value=OWN_PRODUCTS),
                 gr.update(visible=True),
-                _line(text.LIVE_NO_TEXTS),
+                line(text.LIVE_NO_TEXTS),
             )
 
         self.live.expand(on_open, None, [self.source, self.products, self.why_off], **AT_ONCE)
         self.source.change(on_source, self.source, self.products, **AT_ONCE)
         self.products.upload(on_products, self.products, [self.products, products, self.status], **AT_ONCE)
-        begun = self.start.click(on_start, None, [control, *buttons], **AT_ONCE)
+        begun = self.start.click(on_start, None, [control, *controls], **AT_ONCE)
         ran = begun.then(
             on_live,
             [control, session, own_runs, self.source, self.count, products],
-            [*buttons, own_runs, self.chips, *outputs],
+            [*controls, own_runs, self.chips, *outputs],
             api_visibility="private",
             show_progress="hidden",
             concurrency_id="live",
             concurrency_limit=LIVE_AT_ONCE,
         )
-        ran.failure(on_failure, control, buttons, **AT_ONCE)
+        ran.failure(on_failure, control, controls, **AT_ONCE)
         wanted = gr.State("")
         self.ask.act(on_ask, [control, own_runs], [control, wanted, self.ask], **AT_ONCE).then(
             on_score_own,
@@ -336,12 +358,7 @@ class OwnBox:
         if items.empty or self.predictor is None:
             return ""
         most = min(len(items), self.limits.live_items)
-        words = text.OWN_ASK.format(label=escape(own.runs[name].info.label), items=most)
-        yes, no = (
-            button(text.OWN_YES, "score-own", name),
-            button(text.OWN_NO, "dismiss", classes="chip plain"),
-        )
-        return f'<div class="chips notice"><span>{words}</span>{yes}{no}</div>'
+        return question(own.runs[name].info.label, most, name)
 
     def _own_todo(self, own: OwnRuns, name: str) -> pd.DataFrame:
         """The products of an own run for both models (index, text, price_usd). Raises InputError where two more runs
@@ -380,43 +397,6 @@ def look_at(arena: Arena, view: View, name: str) -> View:
 
 def look_at_pair(run_a: str, run_b: str) -> Callable[[Arena, View], View]:
     return lambda arena, view: replace(view.reset(), run_a=run_a, run_b=run_b, item=None)
-
-
-# HTML ----------------------------------------------------------------------------------------------------
-
-
-def chips(own: OwnRuns) -> str:
-    """A removable chip per run."""
-    made = [
-        button(
-            f'{escape(run.info.label)} · {len(run.table):,} <span aria-hidden="true">✕</span>',
-            "remove-run",
-            name,
-            classes="chip on",
-            aria_label=text.REMOVE.format(name=run.info.label),
-        )
-        for name, run in own.runs.items()
-    ]
-    return (
-        f'<div class="chips"><span class="hint">{text.OWN_RUNS}</span>{"".join(made)}</div>' if made else ""
-    )
-
-
-def _buttons(status: str, *, running: bool) -> list:
-    return [status, gr.update(interactive=not running), gr.update(interactive=running)]
-
-
-def _progress(now: LiveStep) -> str:
-    words = text.LIVE_PROGRESS.format(done=now.done, total=now.total, seconds=now.seconds_left)
-    return f'<progress max="{now.total}" value="{now.done}"></progress>{_line(words)}'
-
-
-def _line(words: str) -> str:
-    return f'<p class="hint" role="status">{words}</p>'
-
-
-def _complaint(error: InputError) -> str:
-    return f'<p class="notice problem" role="alert">{escape(str(error))}</p>'
 
 
 def _check_idle(control: LiveControl | None) -> None:

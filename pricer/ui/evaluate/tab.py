@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import pandas as pd
 
 from pricer.arena.arena import Arena
 from pricer.arena.export import view_csv
@@ -35,7 +36,8 @@ from pricer.ui.evaluate.board import board_csv
 from pricer.ui.evaluate.guess import GuessBox
 from pricer.ui.evaluate.html import complaint
 from pricer.ui.evaluate.item_texts import ItemTexts, SessionTexts
-from pricer.ui.evaluate.own import OwnBox, chips
+from pricer.ui.evaluate.own import OwnBox
+from pricer.ui.evaluate.own_html import chips
 from pricer.ui.evaluate.render import PARTS, Place, render
 from pricer.ui.evaluate.steps import (
     known_measure,
@@ -75,9 +77,12 @@ class Session:
 
 @dataclass(frozen=True)
 class EvaluateTab:
-    """What the page needs of this one. `link`, called in the Blocks, opens the view that the page's address asks for."""
+    """What the page needs of this one. `link`, called in the Blocks, opens the view that the page's address asks for.
+    `take(event, inputs, make)`: on the event what `make(*input values)` gives, (table, title), joins the visitor's
+    runs and is looked at; the table is one of `own_runs.add_run`, and an InputError is said."""
 
     link: Callable[[gr.Blocks], None]
+    take: Callable[[Callable, list, Callable[..., tuple[pd.DataFrame, str]]], None]
 
 
 def build_evaluate(
@@ -179,7 +184,10 @@ class _Tab:
         self._follow_address(tabs, session, own_runs, outputs)
         own.wire(session, own_runs, outputs, self.answer)
         guess.wire(session, own_runs, outputs, own.chips, chips, self.arena, self.answer)
-        return EvaluateTab(lambda demo: self._link(demo, tabs, outputs))
+        return EvaluateTab(
+            lambda demo: self._link(demo, tabs, outputs),
+            lambda event, inputs, make: own.take(event, inputs, make, tabs),
+        )
 
     def answer(
         self,

@@ -1,0 +1,54 @@
+"""What the boxes for a visitor's own runs say, in HTML: the runs as chips, progress, complaints, the question."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+from pricer.arena.live import LiveStep
+from pricer.arena.own_runs import OwnRuns
+from pricer.errors import InputError
+from pricer.ui.evaluate import text
+from pricer.ui.evaluate.html import button
+
+
+def chips(own: OwnRuns) -> str:
+    """A removable chip per run."""
+    made = [
+        button(
+            f'{escape(run.info.label)} · {len(run.table):,} <span aria-hidden="true">✕</span>',
+            "remove-run",
+            name,
+            classes="chip on",
+            aria_label=text.REMOVE.format(name=run.info.label),
+        )
+        for name, run in own.runs.items()
+    ]
+    return (
+        f'<div class="chips"><span class="hint">{text.OWN_RUNS}</span>{"".join(made)}</div>' if made else ""
+    )
+
+
+def buttons(status: str, *, running: bool) -> list:
+    return [status, gr.update(interactive=not running), gr.update(interactive=running)]
+
+
+def progress(now: LiveStep) -> str:
+    words = text.LIVE_PROGRESS.format(done=now.done, total=now.total, seconds=now.seconds_left)
+    return f'<progress max="{now.total}" value="{now.done}"></progress>{line(words)}'
+
+
+def line(words: str) -> str:
+    return f'<p class="hint" role="status">{words}</p>'
+
+
+def complaint(error: InputError) -> str:
+    return f'<p class="notice problem" role="alert">{escape(str(error))}</p>'
+
+
+def question(label: str, items: int, name: str) -> str:
+    """Whether both models shall price the products of the run `name` too."""
+    words = text.OWN_ASK.format(label=escape(label), items=items)
+    yes, no = button(text.OWN_YES, "score-own", name), button(text.OWN_NO, "dismiss", classes="chip plain")
+    return f'<div class="chips notice"><span>{words}</span>{yes}{no}</div>'
