@@ -23,7 +23,7 @@ def make_lean(model: PeftModel) -> PeftModel:
     for module in model.modules():
         if isinstance(module, LlamaRMSNorm):
             module.forward = partial(norm, module)
-        elif isinstance(module, LoraLayer) and _is_plain(module):
+        elif isinstance(module, LoraLayer) and is_plain(module):
             module.forward = partial(_linear, module)
     return model
 
@@ -35,7 +35,7 @@ def make_plain(model: torch.nn.Module) -> None:
             vars(module).pop("forward", None)
 
 
-def _is_plain(layer: LoraLayer) -> bool:
+def is_plain(layer: LoraLayer) -> bool:
     """On a linear layer, and nothing but two matrices: no DoRA or the like, no bias."""
     linear = isinstance(layer.get_base_layer(), torch.nn.Linear)
     return linear and ADAPTER not in layer.lora_variant and not layer.lora_bias.get(ADAPTER)

@@ -9,6 +9,7 @@ adapter) into a `SetupError` that says what to do.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from transformers import LlamaForCausalLM
 
 from pricer.llama.adapter import Adapter, check_same_base, load_adapter_card
 from pricer.llama.base import choose_device, choose_precision, has_room_to_dequantise, load_base
+from pricer.llama.forward import Weights, freeze, why_not
 from pricer.llama.gate import (
     check_all_put_on,
     check_answers,
@@ -33,6 +35,8 @@ from pricer.llama.loading import bitsandbytes_hidden, explained, quiet_peft
 from pricer.llama.quantised import dequantise_once
 from pricer.settings import PASSES, Settings
 
+log = logging.getLogger(__name__)
+
 _ANOTHER_ADAPTER = "train it or copy it again, or set PRICER_ADAPTER to another"
 
 
@@ -40,8 +44,11 @@ class LlamaPair:
     """A Llama whose adapter can be switched off; `llama` is the plain `LlamaForCausalLM` inside.
 
     `use("base")` and `use("tuned")` yield it in that state and hold the lock meanwhile, so
-    concurrent requests never see each other's state.
+    concurrent requests never see each other's state. `weights` are both passes' for `pricer.llama.forward`; None where
+    transformers' own pass has to serve.
     """
+
+    weights: Weights | None = None
 
     def __init__(self, peft_model: Any, tokenizer: Any, adapter: Adapter):
         self._peft_model = peft_model
@@ -94,6 +101,11 @@ def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = 
     if not settings.zero_gpu:  # where the card is not there yet, and a CPU would take minutes
         _check_answers(pair, settings)
         peft_model.requires_grad_(False)  # peft's switch asks for gradients when it puts the adapter on again
+    if device == "cpu":
+        if reason := why_not(pair.llama):
+            log.warning("Slower than it could be: the lean forward pass does not know %s.", reason)
+        else:
+            pair.weights = freeze(pair.llama)
     return pair
 
 

@@ -15,13 +15,14 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from transformers import DynamicCache, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from pricer.errors import InputError, SetupError
 from pricer.llama.batches import Work, token_batches
+from pricer.llama.forward import Texts
 from pricer.llama.pair import LlamaPair, load_pair
 from pricer.llama.prediction import Comparison, Prediction, default_rule
-from pricer.llama.tree import Batch, Tree
+from pricer.llama.tree import Batch
 from pricer.price.distribution import PriceDistribution
 from pricer.price.lattice import PROBES, Growth, PriceLattice
 from pricer.price.prior import SHIPPED, PricePrior, load_prior
@@ -205,23 +206,17 @@ class Predictor:
         # A base all but never stops as surely as a tuned model, so a look ahead would only be a round more.
         probes = PROBES if which == "tuned" else None
         growth = Growth(lattice, len(ids), tolerance=self.tolerance, max_edges=self.max_edges, probes=probes)
-        lengths = np.array([len(i) for i in ids])
-        width = int(lengths.max())
-        prompt = np.zeros((len(ids), width), int)  # padding is on the right
-        for row, row_ids in enumerate(ids):
-            prompt[row, : len(row_ids)] = row_ids
-        tree = Tree(lattice, lengths)
+        batch = self._start(llama, ids, which)
         nodes = growth.frontier()  # the prompt's end and, behind it, the lattice's first nodes
-        self._count(len(ids), int(lengths.sum()), prompt.size, nodes[:, 1:])
-        cache = DynamicCache(config=llama.config)
-        batch = Batch(llama, self._send(prompt), self._send(lengths), cache)
-        hidden = batch.prompts(self._send(tree.append(nodes[:, 1:])))
+        lengths = [len(own) for own in ids]
+        self._count(len(ids), sum(lengths), len(ids) * max(lengths), nodes[:, 1:])
+        hidden = batch.prompts(nodes[:, 1:])
         found = self._watched_probabilities(llama, hidden, nodes)
         yield
         growth.update(nodes, found())
         while (nodes := growth.frontier()).shape[1]:
             self._count(0, 0, 0, nodes)
-            hidden = batch.nodes(self._send(tree.append(nodes)))
+            hidden = batch.nodes(nodes)
             found = self._watched_probabilities(llama, hidden, nodes)
             yield
             growth.update(nodes, found())
@@ -232,6 +227,12 @@ class Predictor:
                 "PRICER_PRECISION to bf16 or fp32, or name other models in PRICER_BASE_MODEL and PRICER_ADAPTER."
             )
         return probabilities
+
+    def _start(self, llama: LlamaForCausalLM, ids: list[list[int]], which: str) -> Texts | Batch:
+        weights = self.pair.weights
+        if weights and weights.reach(ids, self.lattice):
+            return Texts(weights, which == "tuned", self.lattice, ids)
+        return Batch(llama, self.lattice, ids, self._send)
 
     def _count(self, items: int, prompt_tokens: int, prompt_places: int, nodes: np.ndarray) -> None:
         work, real = self.work, int((nodes >= 0).sum())

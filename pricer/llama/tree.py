@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from transformers import DynamicCache, LlamaForCausalLM
@@ -39,21 +41,33 @@ class Tree:
 
 
 class Batch:
-    """Prompts on the device, padded on the right, and what of them and of their nodes is in the key-value cache.
+    """A batch of prompts and their nodes in transformers' own pass, with whatever adapter is on: padded on the right,
+    over one key-value cache. `send` brings an array to the model's device.
 
-    ids (batch, width), lengths (batch,).
+    ids: the prompts' tokens. `prompts` comes first, then `nodes` any number of times.
     """
 
     def __init__(
-        self, llama: LlamaForCausalLM, ids: torch.Tensor, lengths: torch.Tensor, cache: DynamicCache
+        self,
+        llama: LlamaForCausalLM,
+        lattice: PriceLattice,
+        ids: Sequence[Sequence[int]],
+        send: Callable[[np.ndarray], torch.Tensor],
     ):
-        self.llama, self.ids, self.lengths, self.cache = llama, ids, lengths, cache
-        self.columns = ids.shape[1]
+        lengths = np.array([len(own) for own in ids])
+        padded = np.zeros((len(ids), int(lengths.max())), int)
+        for row, own in enumerate(ids):
+            padded[row, : len(own)] = own
+        self.llama, self.send, self.tree = llama, send, Tree(lattice, lengths)
+        self.ids, self.lengths = send(padded), send(lengths)
+        self.cache = DynamicCache(config=llama.config)
+        self.columns = padded.shape[1]
 
-    def prompts(self, nodes: torch.Tensor) -> torch.Tensor:
-        """Hidden states (batch, 1 + m, hidden) of the prompts' ends, and of m nodes (as of `Tree.append`) in the same
-        forward pass. Without nodes there is no mask, so attention takes its fast causal kernel: a prompt's own
-        tokens never see the padding behind them."""
+    def prompts(self, nodes: np.ndarray) -> torch.Tensor:
+        """Hidden states (batch, 1 + m, hidden) of the prompts' ends, and of their first m nodes in the same forward
+        pass. nodes: (batch, m), -1 for padding. Without nodes there is no mask, so attention takes its fast causal
+        kernel: a prompt's own tokens never see the padding behind them."""
+        nodes = self.send(self.tree.append(nodes))
         (batch, width), m = self.ids.shape, nodes.shape[1]
         if m:
             sees = self._sees(nodes)
@@ -68,8 +82,9 @@ class Batch:
         at = (self.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
         return torch.cat([hidden.gather(1, at), hidden[:, width:]], dim=1)
 
-    def nodes(self, nodes: torch.Tensor) -> torch.Tensor:
+    def nodes(self, nodes: np.ndarray) -> torch.Tensor:
         """Hidden states (batch, m, hidden) of m further nodes."""
+        nodes = self.send(self.tree.append(nodes))
         return self._forward(nodes[..., 0], nodes[..., 1], self._sees(nodes))
 
     def _sees(self, nodes: torch.Tensor) -> torch.Tensor:

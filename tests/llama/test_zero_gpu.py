@@ -76,7 +76,11 @@ def shared(spaces, tiny_pair):
         return pair_use(which)
 
     guarded = SimpleNamespace(
-        tokenizer=tiny_pair.tokenizer, adapter=tiny_pair.adapter, device=tiny_pair.device, use=use
+        tokenizer=tiny_pair.tokenizer,
+        adapter=tiny_pair.adapter,
+        device=tiny_pair.device,
+        weights=tiny_pair.weights,
+        use=use,
     )
     return zero_gpu.share_gpu(Predictor(guarded), seconds=17)
 
