@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from transformers import LlamaForCausalLM
+from transformers import DynamicCache, LlamaForCausalLM
 
 from pricer.errors import InputError, SetupError
 from pricer.llama.batches import Work, token_batches
@@ -31,6 +31,7 @@ from pricer.settings import PASSES, Limits, Settings
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}  # where the limits name no number
 TOLERANCE, MAX_EDGES = 5e-4, 56  # how much of the lattice may be left out, see `pricer.price.lattice.Growth`
+VARIANTS = 4  # of one text, computed together: few, so that a person sees the first ones soon
 _TOKENISED = 4096  # prompts whose tokens are in memory at once
 _LOGITS = 2**24  # vocabulary-wide numbers in memory at once: 64 MiB in fp32
 
@@ -172,6 +173,30 @@ class Predictor:
             )
         return tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 
+    def leave_out(
+        self, whole: str, variants: Sequence[str], which: str
+    ) -> Iterator[tuple[list[int], list[Prediction]]]:
+        """One pass over prompts that begin as `whole` does, as they are done: (indices into `variants`, predictions).
+        The beginning that they share with it is computed once."""
+        reading = (self.pair.adapter, self.prior) if which == "tuned" else (None, None)
+        ids = self.pair.tokenizer([whole, *variants], return_attention_mask=False)["input_ids"]
+        first, ids = ids[0], ids[1:]
+        shared = [_shared(first, one) for one in ids]
+        order = sorted(range(len(ids)), key=lambda i: shared[i])
+        with self.pair.use(which) as llama:
+            cache = DynamicCache(config=llama.config)
+            llama.model(input_ids=self._send(np.array([first])), past_key_values=cache, use_cache=True)
+        for at in range(0, len(order), VARIANTS):
+            started, rows = time.perf_counter(), order[at : at + VARIANTS]
+            chosen = [ids[i] for i in rows]
+            past = min(min(shared[i], len(ids[i]) - 1) for i in rows)
+            with self.pair.use(which) as llama:
+                beginning = _beginning(llama, cache, past, len(rows))
+                begun = Batch(llama, self.lattice, chosen, self._send, beginning, past)
+                distributions = PriceDistribution(_result(self._score(llama, chosen, which, begun)))
+            seconds = (time.perf_counter() - started) / len(rows)
+            yield rows, [Prediction(distributions[k], seconds, *reading) for k in range(len(rows))]
+
     def log_likelihood(self, prompt: Prompt) -> float:
         """Mean log-likelihood of the product text's tokens under the base, in nats: one forward pass, for short texts."""
         text, tokenizer = product_text(prompt.text), self.pair.tokenizer
@@ -198,15 +223,15 @@ class Predictor:
         return False
 
     def _score(
-        self, llama: LlamaForCausalLM, ids: list[list[int]], which: str
+        self, llama: LlamaForCausalLM, ids: list[list[int]], which: str, begun: Batch | None = None
     ) -> Generator[None, None, np.ndarray]:
-        """(batch, 999) probabilities for token id lists of like length. Yields when the device has been told what to
-        compute next: to go on is to wait for it."""
+        """(batch, 999) probabilities for token id lists of like length, in a batch that may have `begun`. Yields when
+        the device has been told what to compute next: to go on is to wait for it."""
         lattice = self.lattice
         # A base all but never stops as surely as a tuned model, so a look ahead would only be a round more.
         probes = PROBES if which == "tuned" else None
         growth = Growth(lattice, len(ids), tolerance=self.tolerance, max_edges=self.max_edges, probes=probes)
-        batch = self._start(llama, ids, which)
+        batch = begun or self._start(llama, ids, which)
         nodes = growth.frontier()  # the prompt's end and, behind it, the lattice's first nodes
         lengths = [len(own) for own in ids]
         self._count(len(ids), sum(lengths), len(ids) * max(lengths), nodes[:, 1:])
@@ -283,6 +308,27 @@ class Predictor:
             return host.numpy()
 
         return wait
+
+
+def _shared(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two prompts have in common from the first on."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _beginning(llama: LlamaForCausalLM, cache: DynamicCache, past: int, batch: int) -> DynamicCache:
+    """The first `past` tokens of a cache of one prompt, for a batch of them."""
+    begun = DynamicCache(config=llama.config)
+    for i, layer in enumerate(cache.layers):
+        begun.update(*(part[:, :, :past].expand(batch, -1, -1, -1) for part in (layer.keys, layer.values)), i)
+    return begun
+
+
+def _result(steps: Generator[None, None, np.ndarray]) -> np.ndarray:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def load_predictor(settings: Settings) -> Predictor:

@@ -44,7 +44,8 @@ class Batch:
     """A batch of prompts and their nodes in transformers' own pass, with whatever adapter is on: padded on the right,
     over one key-value cache. `send` brings an array to the model's device.
 
-    ids: the prompts' tokens. `prompts` comes first, then `nodes` any number of times.
+    ids: the prompts' tokens. `prompts` comes first, then `nodes` any number of times. A `cache` that is given holds the
+    first `past` tokens of all of them already, fewer than any has.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Batch:
         lattice: PriceLattice,
         ids: Sequence[Sequence[int]],
         send: Callable[[np.ndarray], torch.Tensor],
+        cache: DynamicCache | None = None,
+        past: int = 0,
     ):
         lengths = np.array([len(own) for own in ids])
         padded = np.zeros((len(ids), int(lengths.max())), int)
@@ -60,7 +63,7 @@ class Batch:
             padded[row, : len(own)] = own
         self.llama, self.send, self.tree = llama, send, Tree(lattice, lengths)
         self.ids, self.lengths = send(padded), send(lengths)
-        self.cache = DynamicCache(config=llama.config)
+        self.cache, self.past = cache or DynamicCache(config=llama.config), past
         self.columns = padded.shape[1]
 
     def prompts(self, nodes: np.ndarray) -> torch.Tensor:
@@ -68,19 +71,20 @@ class Batch:
         pass. nodes: (batch, m), -1 for padding. Without nodes there is no mask, so attention takes its fast causal
         kernel: a prompt's own tokens never see the padding behind them."""
         nodes = self.send(self.tree.append(nodes))
-        (batch, width), m = self.ids.shape, nodes.shape[1]
+        (batch, width), m, past = self.ids.shape, nodes.shape[1], self.past
+        positions = torch.arange(past, width, device=self.ids.device).expand(batch, -1)
         if m:
             sees = self._sees(nodes)
-            past = torch.ones(width, width + m, dtype=torch.bool, device=sees.device).tril()
+            before = torch.ones(width, width + m, dtype=torch.bool, device=sees.device).tril()[past:]
             hidden = self._forward(
-                torch.cat([self.ids, nodes[..., 0]], dim=1),
-                torch.cat([torch.arange(width, device=sees.device).expand(batch, -1), nodes[..., 1]], dim=1),
-                torch.cat([past.expand(batch, -1, -1), sees], dim=1),
+                torch.cat([self.ids[:, past:], nodes[..., 0]], dim=1),
+                torch.cat([positions, nodes[..., 1]], dim=1),
+                torch.cat([before.expand(batch, -1, -1), sees], dim=1),
             )
         else:
-            hidden = self._forward(self.ids)
-        at = (self.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
-        return torch.cat([hidden.gather(1, at), hidden[:, width:]], dim=1)
+            hidden = self._forward(self.ids[:, past:], positions if past else None)
+        at = (self.lengths - 1 - past)[:, None, None].expand(-1, 1, hidden.shape[-1])
+        return torch.cat([hidden.gather(1, at), hidden[:, width - past :]], dim=1)
 
     def nodes(self, nodes: np.ndarray) -> torch.Tensor:
         """Hidden states (batch, m, hidden) of m further nodes."""

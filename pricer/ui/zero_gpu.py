@@ -24,6 +24,6 @@ def share_gpu(predictor: Predictor, seconds: int) -> Predictor:
 
     One request for both passes over a text; inside it, and wherever else a pass is called, `predict_batches`.
     """
-    for name in ("both_passes", "predict_batches", "greedy_text", "log_likelihood"):
+    for name in ("both_passes", "predict_batches", "greedy_text", "log_likelihood", "leave_out"):
         setattr(predictor, name, spaces.GPU(getattr(predictor, name), duration=seconds))
     return predictor

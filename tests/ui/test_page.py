@@ -385,3 +385,27 @@ def test_opens_without_models(open_page, serve):
     expect(page.locator("#head-tuned")).to_contain_text(words.EMPTY_SIDE)
     assert page.evaluate("typeof window.x") == "undefined"
     assert clean(page)
+
+
+def test_why_colours_the_phrases_of_either_model_and_a_new_answer_clears_it(visit, tiny_predictor):
+    page = visit()
+    predict(page, tiny_predictor, "Red lamp, of glass, 20 W, new. For a desk")
+    page.locator("#why").click()
+    expect(page.locator("#why-out [role=status]")).to_have_text(words.WHY_DONE)
+    expect(page.locator("#why-out .phrase")).to_have_text(
+        [re.compile(p) for p in ("^Red lamp,", "^of glass,", "^20 W,", "^new.", "^For a desk")]
+    )
+    expect(page.locator("#why-out .phrase.open")).to_have_count(0)
+    first = page.locator("#why-out .phrases").inner_html()
+    page.get_by_role("radio", name=text.NAMES["base"], exact=True).check()
+    expect(page.locator("#why-out .phrases")).not_to_have_text(re.compile("^$"))
+    page.wait_for_function(
+        "first => document.querySelector('#why-out .phrases').innerHTML !== first", arg=first
+    )
+    page.locator("#why-out .phrase").first.hover()
+    expect(page.locator("#tip")).to_have_text(re.compile("Adds|Takes off|Changes"))
+    predict(page, tiny_predictor, "one")
+    expect(page.locator("#why-out .phrase")).to_have_count(0)
+    page.locator("#why").click()
+    expect(page.locator("#why-out [role=alert]")).to_have_text(words.WHY_ONE_PHRASE)
+    assert clean(page)

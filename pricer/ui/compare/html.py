@@ -55,6 +55,10 @@ def busy(sentence: str) -> str:
     return f'<p class="busy" role="status">{sentence}</p>'
 
 
+def usd_effect(change: float) -> str:
+    return f"${abs(change):,.0f}" if abs(change) >= 1 else f"${abs(change):,.2f}"
+
+
 def lead(readings: dict[str, Reading], is_product: bool | None = None) -> str:
     """The answer: about how much, and how sure."""
     reading = readings.get(LEADS)

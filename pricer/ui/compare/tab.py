@@ -32,6 +32,7 @@ from pricer.ui.compare.answer import (
     read_answer,
     read_usd,
 )
+from pricer.ui.compare.why import Why
 from pricer.ui.guard import MODEL_QUEUE, RequestLimit
 from pricer.ui.parts import alert
 
@@ -125,6 +126,7 @@ class _Tab:
         self.default = predictor.rule if predictor else DEFAULT_RULE
         self.priors = predictor.priors if predictor else {name: load_prior(name) for name in SHIPPED}
         self.prior = predictor.prior.name if predictor and predictor.prior else SHIPPED[0]
+        self.why = Why(predictor, limit)
         self.examples = load_examples()
         self.first: Answer | None = None
         if self.reader and not settings.zero_gpu:  # there a GPU is lent to visitors only
@@ -173,6 +175,7 @@ class _Tab:
                     )
             parts["chart"] = Chart(shown["chart"], height=CHART_HEIGHT, elem_id="chart-answer")
             parts["sides"] = gr.HTML(shown["sides"], elem_id="sides")
+            self.why.build()
             parts["cut"] = gr.HTML(shown["cut"], elem_id="cut", elem_classes="hide-when-empty")
         with gr.Accordion(words.HOW, open=False, elem_classes="fold", elem_id="how"):
             gr.HTML(f"<p>{words.RULE_INTRO}</p>", elem_classes="hint")
@@ -196,17 +199,22 @@ class _Tab:
 
     # Events ----------------------------------------------------------------------------------------------
 
-    def show(self, answer: Answer | None, *view_values: str) -> list:
-        """[notice, *PARTS]: what the page shows of an answer; a bad actual price is said and left out."""
-        rule, prior, axis, actual = view_values
-        complaint, actual_usd = "", None
+    def read_view(self, rule: str, prior: str, axis: str, actual: str) -> View:
+        """What the controls say; an actual price that is none is left out."""
         try:
             actual_usd = read_usd(actual)
+        except InputError:
+            actual_usd = None
+        return View(rule, self.priors.get(prior), text.AXES[axis], actual_usd)
+
+    def show(self, answer: Answer | None, *view_values: str) -> list:
+        """[notice, *PARTS]: what the page shows of an answer; a bad actual price is said and left out."""
+        complaint = ""
+        try:
+            read_usd(view_values[-1])
         except InputError as error:
             complaint = alert(str(error))
-        parts = render(
-            answer, View(rule, self.priors.get(prior), text.AXES[axis], actual_usd), self.settings.label
-        )
+        parts = render(answer, self.read_view(*view_values), self.settings.label)
         return [complaint, *(parts[name] for name in PARTS)]
 
     def wire(self, product, go_, chips, notice, parts, actual, rule, prior, axis, raw) -> CompareBox:
@@ -253,8 +261,12 @@ class _Tab:
 
         def predict_after(event) -> None:
             """Say at once that the request is in line, then predict."""
+            emptied, empty = self.why.clear
             asked = event.then(
-                lambda: ["", html.busy(words.IN_LINE)], None, [notice, parts["status"]], **AT_ONCE
+                lambda: ["", html.busy(words.IN_LINE), *empty],
+                None,
+                [notice, parts["status"], *emptied],
+                **AT_ONCE,
             )
             asked = asked.then(
                 on_predict, [product, hide, state, *view_inputs], [state, hide, actual, *targets], **IN_LINE
@@ -275,6 +287,7 @@ class _Tab:
             predict_after(gr.on([go_.click, product.submit], None, None, None, api_visibility="private"))
             predict_after(parts["status"].act(on_named, None, hide, **AT_ONCE))
             raw.click(on_raw, [state, *view_inputs], [state, *targets], **IN_LINE)
+        self.why.wire(state, view_inputs, self.read_view, AT_ONCE, IN_LINE)
         for control in view_inputs:
             control.change(self.show, [state, *view_inputs], targets, trigger_mode="always_last", **AT_ONCE)
         rule.change(lambda name: gr.update(info=self.rule_info(name)), rule, rule, **AT_ONCE)

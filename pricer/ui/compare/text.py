@@ -115,3 +115,15 @@ RAW_BUTTON = "Show what each model would write"
 RAW_LABEL = "would write"
 RAW_HELP = "The text that the model writes behind “Price is $” if it always takes its likeliest next token."
 RAW_NOTHING = "(nothing)"
+
+# Why this price ---------------------------------------------------------------------------------------
+
+WHY, WHY_STOP = "Why this price?", "Stop"
+WHY_PROGRESS = "Leaving out each phrase in turn: {done} of {total} …"
+WHY_DONE = "What each phrase adds: the price with it, less the price without it."
+WHY_EFFECT = {
+    "more": "Adds {usd} ({share:.0%} of the price)",
+    "less": "Takes off {usd} ({share:.0%} of the price)",
+    "none": "Changes the price by less than 1 %",
+}
+WHY_ONE_PHRASE = "The text is one phrase, so there is nothing to leave out: write more about the product."

@@ -1,0 +1,53 @@
+"""Phrases, and predictions without each of them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pricer.llama.explain import MOST_PHRASES, leave_each_out, phrases, without
+from pricer.llama.predictor import Predictor
+from pricer.prompt import frame, product_text
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Red lamp, glass, 20 W", ["Red lamp, ", "glass, ", "20 W"]),
+        (
+            "Drill\nTwo gears. One case! New; boxed",
+            ["Drill\n", "Two gears. ", "One case! ", "New; ", "boxed"],
+        ),
+        ("One word", ["One word"]),
+        ("", []),
+    ],
+)
+def test_sentences_lines_and_list_items(text, parts):
+    assert [text[p.start : p.end] for p in phrases(text)] == parts
+
+
+@given(st.text(alphabet="ab ,.\n", max_size=120))
+@settings(max_examples=40)
+def test_phrases_are_in_order_and_few(text):
+    found = phrases(text)
+    assert len(found) <= MOST_PHRASES
+    assert all(a.end <= b.start for a, b in zip(found, found[1:], strict=False))
+    assert "".join(text[p.start : p.end] for p in found).split() == text.split()
+
+
+@pytest.mark.parametrize("pair", ["tiny_pair", "llama3_pair"])
+@pytest.mark.parametrize("which", ["base", "tuned"])
+def test_a_shared_beginning_gives_the_same_distributions(request, pair, which):
+    predictor = Predictor(request.getfixturevalue(pair))
+    prompt = predictor.prepare("Red lamp, of glass, 20 W, new. For a desk")
+    text = product_text(prompt.text)
+    parts, found = phrases(text), {}
+    assert len(parts) == 5
+    for indices, predictions in leave_each_out(predictor, prompt, which):
+        found |= dict(zip(indices, predictions, strict=True))
+    assert sorted(found) == list(range(5))
+    for i, part in enumerate(parts):
+        alone = predictor.prepare(without(text, [part]))
+        assert alone.text == frame(without(text, [part]), predictor.pair.adapter.question)
+        expected = predictor.predict([alone], which)[0]
+        np.testing.assert_allclose(found[i].own.probabilities, expected.own.probabilities, atol=1e-3)
