@@ -20,7 +20,8 @@ from datasets import Dataset
 
 from pricer.price.lattice import PRICES, PriceLattice
 from pricer.price.prior import price_bins
-from pricer.prompt import TAIL, build_prompt
+from pricer.prompt import TAIL
+from train.prompts import prompt_ids
 from train.recipe import Recipe
 
 
@@ -28,7 +29,7 @@ def row_weights(rows: pd.DataFrame, target_prices_usd: np.ndarray | None, recipe
     """(rows,) weights with mean 1: prices spread as the target's are, more for target-like rows.
 
     A bin's weight is capped at five times the average so that no handful of rows rules the run."""
-    weight = rows["weight"].to_numpy(float) if "weight" in rows else np.ones(len(rows))
+    weight = rows["weight"].fillna(1.0).to_numpy(float) if "weight" in rows else np.ones(len(rows))
     if recipe.match_prices and target_prices_usd is not None:
         bins, target = price_bins(rows["price"].to_numpy()), price_bins(target_prices_usd)
         size = max(bins.max(), target.max()) + 1
@@ -41,20 +42,20 @@ def row_weights(rows: pd.DataFrame, target_prices_usd: np.ndarray | None, recipe
 
 
 def build_dataset(rows: pd.DataFrame, weight: np.ndarray, tokenizer: Any, recipe: Recipe) -> Dataset:
-    """One record per row, none dropped: `row` (its number), `input_ids` (the prompt's), `price` (USD), `weight`, and
-    `teacher_share` where the rows have it."""
-    prompts = [
-        build_prompt(text, tokenizer, question=recipe.question, max_text_tokens=recipe.max_text_tokens).text
-        for text in rows["text"]
-    ]
+    """One record per row, none dropped: `row` (its number), `input_ids` and `length` (the prompt's), `price` (USD),
+    `weight`, and `teacher_share` and `taught_by` (the row of the teachers' table) where the rows have them."""
+    budget = {"question": recipe.question, "max_text_tokens": recipe.max_text_tokens}
+    ids = prompt_ids(rows["text"].tolist(), tokenizer, **budget, kept=recipe.tokens)
     columns = {
         "row": range(len(rows)),
-        "input_ids": tokenizer(prompts)["input_ids"],
+        "input_ids": ids,
+        "length": list(map(len, ids)),
         "price": rows["price"].astype(float).tolist(),
         "weight": weight.tolist(),
     }
-    if "teacher_share" in rows:
-        columns["teacher_share"] = rows["teacher_share"].tolist()
+    for name in ("teacher_share", "taught_by"):
+        if name in rows:
+            columns[name] = rows[name].tolist()
     return Dataset.from_dict(columns)
 
 
@@ -62,8 +63,8 @@ class PriceCollator:
     """Batches of prompt + price + `.00` + end token, padded on the right. With the loss `completion` there is no
     end token, and a row's loss is the mean, not the sum, over its tokens.
 
-    `epoch` is for the trainer to set: each epoch draws other prices for soft labels. teacher: (rows, 999), for soft
-    labels: what the teachers say of each row, and what `teacher_share` of its target is.
+    `epoch` is for the trainer to set: each epoch draws other prices for soft labels. teacher: (texts, 999), for soft
+    labels: what the teachers say of the text that a row is `taught_by`, and what `teacher_share` of its target is.
 
     Gives input_ids, attention_mask (batch, length); at (batch, positions), the places that predict the labels, from
     the one before the price's first digit on; labels (batch, positions), -100 where nothing is predicted;
@@ -133,7 +134,7 @@ class PriceCollator:
         if self.teacher is None:
             return bell
         share = np.array([row["teacher_share"] for row in rows])[:, None]
-        teacher = self.teacher[[row["row"] for row in rows]].astype(float)
+        teacher = self.teacher[[row.get("taught_by", row["row"]) for row in rows]].astype(float)
         mixed = share * teacher / teacher.sum(axis=1, keepdims=True)
         return mixed + np.where(share < 1, (1 - share) * bell, 0.0)  # a text without a price has no bell
 

@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import peft
 import torch
 from accelerate import PartialState
@@ -33,22 +34,31 @@ from pricer.llama.quantised import dequantise_once
 from pricer.settings import ModelRef, Settings
 from train.dataset import PriceCollator, build_dataset
 from train.lean import lean_layers
+from train.lessons import lessons
 from train.output import last_checkpoint, save_run, whole_or_a_sentence
 from train.prior import trained_prior
 from train.recipe import Recipe, load_recipe, recorded
 from train.resume import begin
 from train.rows import taught, training_rows, validation_rows
 from train.start import start_from
-from train.teachers import teach
 from train.trainer import PriceTrainer, scoring_limits
 
 log = logging.getLogger("train.finetune")
+EXAMPLES = 256  # prompts by which start_from judges what a layer does
+PRICES_FILE = (
+    "prices.parquet"  # each priced training row's price (USD) and what it counted: the prior of the result
+)
 VERSIONS = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
+
+
+def run_device() -> str:
+    """Where this process of a launch computes."""
+    return f"cuda:{PartialState().local_process_index}" if torch.cuda.is_available() else "cpu"
 
 
 def check_lengths(dataset: Dataset, collator: PriceCollator, max_length: int | None) -> None:
     """Nothing is cut here: the prompt's text was cut to max_text_tokens already."""
-    longest = max(map(len, dataset["input_ids"])) + collator.positions
+    longest = max(dataset["length"]) + collator.positions
     if max_length is not None and longest > max_length:
         raise InputError(
             f"A training row has {longest} tokens and max_length is {max_length}: lower max_text_tokens, or raise it."
@@ -103,8 +113,7 @@ def run(
     processes = PartialState()
     log.setLevel(logging.INFO if processes.is_main_process else logging.WARNING)
     settings = Settings(base=ModelRef.parse(recipe.base_model), adapter=ModelRef(""), label="")
-    cuda = torch.cuda.is_available()
-    device = f"cuda:{processes.local_process_index}" if cuda else "cpu"
+    cuda, device = torch.cuda.is_available(), run_device()
     base, tokenizer = loaded or load_base(settings, device, recipe.precision if cuda else "fp32")
     if recipe.dequantise:
         base = dequantise_once(base)
@@ -114,12 +123,12 @@ def run(
     validation = validation_rows(recipe, folder)
     target_prices = validation["price"].to_numpy(float)
     rows = training_rows(recipe, folder, target_prices, config.seed)
+    prices = rows.loc[rows["weight"] > 0, ["price", "weight", "part"]]
     teacher = None
     if recipe.teachers:
-        teacher = teach(recipe, rows["text"], device, scoring_limits(recipe, config))
+        teacher = lessons(recipe, rows, device, scoring_limits(recipe, config))
         rows = taught(rows, teacher, target_prices, recipe)
-        counts = (rows["weight"] > 0).to_numpy()
-        rows, teacher = rows[counts], teacher[counts]
+        rows = rows[rows["weight"] > 0]
     weight = (rows["weight"] / rows["weight"].mean()).to_numpy()
     prior = trained_prior(rows, weight, teacher)
     dataset = build_dataset(rows, weight, tokenizer, recipe)
@@ -152,12 +161,14 @@ def run(
     with processes.main_process_first():  # it removes what a kill left half-written
         checkpoint = last_checkpoint(Path(config.output_dir))
     if recipe.start_from and not checkpoint:
-        start_from(trainer.model, recipe)
+        chosen = np.random.default_rng(config.seed).permutation(len(dataset))[:EXAMPLES]
+        start_from(trainer.model, recipe, list(dataset.select(chosen)["input_ids"]))
     without_plans()
     with lean_layers(trainer.model) if recipe.lean else nullcontext():
         result = trainer.train(resume_from_checkpoint=checkpoint)
     seconds = result.metrics["train_runtime"]
     cost, training_seconds = trainer.cost(), seconds - trainer.validation_seconds
+    own = rows[~rows["title_alone"]]
     record = {
         "date": date.today().isoformat(),
         "base_model": recipe.base_model,
@@ -165,10 +176,11 @@ def run(
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "precision": recipe.precision if cuda else "fp32",
         "seed": config.seed,
-        "rows": int((rows["part"] == "rows").sum()),
-        "extra_rows": int((rows["part"] == "extra_rows").sum()),
-        "unlabelled_rows": int((rows["part"] == "unlabelled_rows").sum()),
-        "sources": rows["source"].value_counts().to_dict() if "source" in rows else {},
+        "rows": int((own["part"] == "rows").sum()),
+        "extra_rows": int((own["part"] == "extra_rows").sum()),
+        "unlabelled_rows": int((own["part"] == "unlabelled_rows").sum()),
+        "titles_alone": len(rows) - len(own),
+        "sources": own["source"].value_counts().to_dict() if "source" in own else {},
         "validation_rows": len(validation),
         "steps": trainer.state.global_step,
         # Cost is of this start alone: seconds with validation, tokens per second without.
@@ -183,6 +195,7 @@ def run(
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
         out = save_run(model, tokenizer, recipe, fields, record, folder, prior)
+        prices.to_parquet(out / PRICES_FILE, index=False)
         log.info("written to %s", out)
     trainer.accelerator.wait_for_everyone()
     return record

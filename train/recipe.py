@@ -146,11 +146,47 @@ class Recipe:
     teacher_weight: float = field(
         default=0.7, metadata={"help": "What the teachers count, where a row's own label counts 1."}
     )
+    neighbours: float = field(
+        default=0.0,
+        metadata={
+            "help": "How far the teachers' word is moved, in log price, towards the nearest priced rows (train.neighbours)."
+        },
+    )
     unlabelled: list[str] = field(
         default_factory=list,
         metadata={
             "help": "Files or folders of texts that the teachers alone label; a price in them is not read. That none "
             "is near a test, validation or calibration item is up to you."
+        },
+    )
+    tokens: str = field(
+        default="",
+        metadata={"help": "File in which train.pretrain kept the texts' tokens, to save that work."},
+    )
+    labels: str = field(
+        default="",
+        metadata={
+            "help": "Folder for what the teachers say, so that several runs can share it; default <output>/teachers."
+        },
+    )
+    quick_labels: bool = field(
+        default=False,
+        metadata={
+            "help": "Label in one forward pass, three digits being a whole price: for teachers that were trained on "
+            "prices up to $999, with a tokenizer that writes digit by digit (train.labels)."
+        },
+    )
+    titles: float = field(
+        default=0.0,
+        metadata={
+            "help": "Of this share of rows and texts a copy with the title alone is added, as people paste them; the "
+            "teachers' word on it is that on the whole text."
+        },
+    )
+    match_texts: float = field(
+        default=1.0,
+        metadata={
+            "help": "match_prices: how far it goes for unlabelled texts, by the teachers' guess: 1 whole, 0 not at all."
         },
     )
     match_prices: bool = field(
@@ -169,6 +205,9 @@ class Recipe:
             raise InputError("rank must be at least 1, max_text_tokens at least 8, soft_label_width above 0.")
         if self.extra_weight <= 0 or self.teacher_weight <= 0:
             raise InputError("extra_weight and teacher_weight must be above 0.")
+        for name in ("titles", "match_texts", "neighbours"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is a share: set it to 0 to 1.")
         for name in ("train_splits", "teachers", "unlabelled", "target_modules"):
             if not isinstance(getattr(self, name), list):
                 raise InputError(f"{name} must be a list: [{getattr(self, name)}].")

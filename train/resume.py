@@ -25,7 +25,17 @@ from train.teachers import describe
 
 MANIFEST = "manifest.json"
 # Fields that say where something lies, which its content stands for, or what is shown and kept meanwhile.
-_PLACES = {"base_model", "data", "output", "extra_data", "start_from", "teachers", "unlabelled"}
+_PLACES = {
+    "base_model",
+    "data",
+    "output",
+    "extra_data",
+    "start_from",
+    "teachers",
+    "unlabelled",
+    "labels",
+    "tokens",
+}
 _PREPARING = {"validation_rows"}  # of a plain file: the prepared rows stand for it
 _WATCHING = {"disable_tqdm", "logging_dir", "logging_first_step", "logging_steps", "logging_strategy"} | {
     "save_steps",

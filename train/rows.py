@@ -15,6 +15,8 @@ from train.data import load_rows
 from train.dataset import row_weights
 from train.recipe import Recipe
 
+LEAST_WORDS = 3  # of a title that says what a product is
+
 
 def validation_rows(recipe: Recipe, folder: Path) -> pd.DataFrame:
     """The rows that judge the run. Raises InputError when there are none, or when a model that it builds on was
@@ -44,7 +46,8 @@ def _split_hashes(folder: Path) -> dict[str, str]:
 
 
 def training_rows(recipe: Recipe, folder: Path, target_prices_usd: np.ndarray, seed: int) -> pd.DataFrame:
-    """The recipe's rows, behind them those of extra_data, behind them the unlabelled texts, with `part` naming which.
+    """The recipe's rows, behind them those of extra_data, behind them the unlabelled texts, behind them copies of some
+    with the title alone, with `part` naming which. `taught_by` is the row whose text the teachers read for it.
 
     `weight` is what a row's own price counts: on average 1, of extra rows extra_weight, of unlabelled texts 0 (their
     price is NaN). `teacher_weight` is what the teachers count on it, where there are any; see `taught`.
@@ -61,7 +64,20 @@ def training_rows(recipe: Recipe, folder: Path, target_prices_usd: np.ndarray, s
     for path in recipe.unlabelled:
         texts = load_rows(_file(path), priced=False)
         parts.append(texts.assign(part="unlabelled_rows", weight=0.0, teacher_weight=recipe.teacher_weight))
-    return pd.concat(parts, ignore_index=True)
+    rows = pd.concat(parts, ignore_index=True)
+    rows["taught_by"] = np.arange(len(rows))
+    rows["title_alone"] = False
+    if recipe.titles:
+        rows = pd.concat([rows, title_copies(rows, recipe.titles, seed)], ignore_index=True)
+    return rows
+
+
+def title_copies(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """Copies, with the title alone, of a share of the rows that have more than a title."""
+    title = rows["text"].str.partition("\n")[0].str.strip()
+    long = np.flatnonzero((title.str.split().str.len() >= LEAST_WORDS) & (title != rows["text"].str.strip()))
+    chosen = np.sort(np.random.default_rng([seed, 1]).permutation(long)[: round(share * len(long))])
+    return rows.iloc[chosen].assign(text=title.iloc[chosen], title_alone=True)
 
 
 def weighed_rows(path: Path) -> pd.DataFrame:
@@ -84,20 +100,33 @@ def _file(path: str) -> Path:
     return Path(path) / "train.parquet" if Path(path).is_dir() else Path(path)
 
 
+def to_label(rows: pd.DataFrame) -> pd.Series:
+    """The texts that teachers read: of a row and of its copies the same one."""
+    return rows["text"][~rows["title_alone"]]
+
+
 def taught(
     rows: pd.DataFrame, teacher: np.ndarray, target_prices_usd: np.ndarray, recipe: Recipe
 ) -> pd.DataFrame:
     """The rows with `teacher_share`, the teachers' part of each row's target, and with `weight` as what both count.
 
-    teacher: (rows, 999) what they say. An unlabelled text counts as a row of the price that they give it would
-    (match_prices); one that then counts nothing keeps weight 0.
+    teacher: (texts, 999) what they say of the texts that rows are `taught_by`. An unlabelled text counts as a row of
+    the price that they give it would (match_prices, as far as match_texts says); one that then counts nothing keeps
+    weight 0.
     """
     rows = rows.copy()
     alone = (rows["part"] == "unlabelled_rows").to_numpy()
     if alone.any():
-        guess = PriceDistribution(teacher[alone]).point("log-mean")
-        matched = row_weights(pd.DataFrame({"price": guess}), target_prices_usd, recipe)
-        rows.loc[alone, "teacher_weight"] *= matched
+        taught_by = rows["taught_by"].to_numpy() if "taught_by" in rows else np.arange(len(rows))
+        texts, copies = np.unique(taught_by[alone], return_inverse=True)
+        guess = np.concatenate(
+            [
+                PriceDistribution(teacher[part]).point("log-mean")
+                for part in np.array_split(texts, len(texts) // 4096 + 1)
+            ]
+        )
+        matched = row_weights(pd.DataFrame({"price": guess[copies]}), target_prices_usd, recipe)
+        rows.loc[alone, "teacher_weight"] *= matched**recipe.match_texts
     weight = rows["weight"] + rows["teacher_weight"]
     # No 0 / 0 where a text counts nothing; its target is the teachers' like that of the others.
     return rows.assign(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,21 +25,24 @@ from pricer.manifest import Manifest, content_key
 from pricer.price.distribution import PriceDistribution
 from pricer.price.lattice import PRICES
 from pricer.settings import Limits, ModelRef, Settings
+from train.prompts import prompt_ids
+from train.quick_labels import QuickLabels
 from train.recipe import Recipe
 from train.whole import WholeModel
 
+BATCH_TOKENS = 32_768
 CHUNK = 1024  # texts in a kept file: what a kill can cost
 
 
 def teach(recipe: Recipe, texts: pd.Series, device: str, limits: Limits) -> np.ndarray:
     """(texts, 999) float16: the mean of the teachers' distributions on each text, given that a price is spelled.
 
-    Every process of a launch scores a part of the texts. What is scored lies in <output>/teachers, in files named by
-    what they are made of: the teacher's weights, its prompt and the texts. Raises InputError for a folder that holds no model.
+    Every process of a launch scores a part of the texts. What is scored lies in <output>/teachers or the recipe's
+    `labels`, in files named by what they are made of: the teacher's weights, its prompt and the texts. Raises InputError
+    for a folder that holds no model.
     """
     processes = PartialState()
-    kept = Path(recipe.output) / "teachers"
-    kept.mkdir(parents=True, exist_ok=True)
+    kept = kept_labels(recipe)
     chunks = [texts.iloc[start : start + CHUNK].tolist() for start in range(0, len(texts), CHUNK)]
     total = np.zeros((len(texts), len(PRICES)), np.float32)
     for name in recipe.teachers:
@@ -47,13 +52,25 @@ def teach(recipe: Recipe, texts: pd.Series, device: str, limits: Limits) -> np.n
         todo = [i for i in mine if _read(files[i], len(chunks[i])) is None]
         if todo:
             predictor = load_teacher(Path(name), recipe, device, limits)
+            asked = [chunks[i] for i in todo]
+            quick = recipe.quick_labels
+            answers = _quickly(predictor, asked, recipe.tokens) if quick else _exactly(predictor, asked)
             hidden = not processes.is_main_process
             for i in tqdm(todo, desc=name, unit=f" x {CHUNK} texts", disable=hidden):
-                _write(files[i], _score(predictor, chunks[i]))
-            del predictor  # makes room for the next one
+                _write(files[i], next(answers))
+            del predictor, answers  # makes room for the next one
         processes.wait_for_everyone()
-        total += np.concatenate([_read(file, len(chunk)) for file, chunk in zip(files, chunks, strict=True)])
-    return (total / len(recipe.teachers)).astype(np.float16)
+        for i, (file, chunk) in enumerate(zip(files, chunks, strict=True)):
+            total[i * CHUNK : i * CHUNK + len(chunk)] += _read(file, len(chunk))
+    total /= len(recipe.teachers)
+    return total.astype(np.float16)
+
+
+def kept_labels(recipe: Recipe) -> Path:
+    """The folder for what is scored, which is there then."""
+    kept = Path(recipe.labels or Path(recipe.output) / "teachers")
+    kept.mkdir(parents=True, exist_ok=True)
+    return kept
 
 
 def describe(folder: Path, recipe: Recipe, device: str) -> dict[str, object]:
@@ -70,7 +87,7 @@ def describe(folder: Path, recipe: Recipe, device: str) -> dict[str, object]:
         "prompt": _prompt(folder, recipe),
         "precision": _precision(device),
         "lattice": lattice_made_of(),
-    }
+    } | ({"quick": True} if recipe.quick_labels else {})
 
 
 def load_teacher(folder: Path, recipe: Recipe, device: str, limits: Limits) -> Predictor:
@@ -108,9 +125,20 @@ def _key(about: dict[str, object], texts: list[str]) -> str:
     return Manifest(about | {"texts": content_key(texts)}).key
 
 
-def _score(predictor: Predictor, texts: list[str]) -> np.ndarray:
-    found = predictor.predict([predictor.prepare(text) for text in texts], "tuned")
-    return PriceDistribution.stack([p.distribution for p in found]).conditional.astype(np.float16)
+def _exactly(predictor: Predictor, chunks: list[list[str]]) -> Iterator[np.ndarray]:
+    for texts in chunks:
+        found = predictor.predict([predictor.prepare(text) for text in texts], "tuned")
+        yield PriceDistribution.stack([p.distribution for p in found]).conditional.astype(np.float16)
+
+
+def _quickly(predictor: Predictor, chunks: list[list[str]], kept: str) -> Iterator[np.ndarray]:
+    """By QuickLabels; the next texts' tokens are worked out meanwhile."""
+    adapter, tokenizer = predictor.pair.adapter, predictor.pair.tokenizer
+    budget = {"question": adapter.question, "max_text_tokens": adapter.max_text_tokens}
+    with predictor.pair.use("tuned") as llama, ThreadPoolExecutor(1) as ahead:
+        labels = QuickLabels(llama, predictor.lattice)
+        for ids in ahead.map(lambda texts: prompt_ids(texts, tokenizer, **budget, kept=kept), chunks):
+            yield labels.score(ids, predictor.limits.batch_tokens or BATCH_TOKENS)
 
 
 def _read(path: Path, rows: int) -> np.ndarray | None:

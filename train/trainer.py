@@ -92,7 +92,7 @@ class PriceTrainer(SFTTrainer):
             return super()._get_train_sampler(train_dataset)
         grouped = self.args.train_sampling_strategy == "group_by_length"
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps if grouped else 0
-        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+        lengths = list(self.train_dataset["length"])
         self.course.sampler = EpochSampler(lengths, batch, self.args.seed)
         return self.course.sampler
 

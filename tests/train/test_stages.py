@@ -21,7 +21,7 @@ from train import finetune, teachers
 from train.dataset import PriceCollator, build_dataset, row_weights
 from train.recipe import Recipe, load_recipe
 from train.rows import taught, training_rows, validation_rows
-from train.start import start_from
+from train.start import input_moments, start_from
 from train.trainer import PriceTrainer, dollar_figures
 
 SMOKE = Path(__file__).parents[2] / "train" / "recipes" / "smoke.yaml"
@@ -235,6 +235,27 @@ def test_a_start_that_does_not_fit(base, full, llama3_pair, tmp_path):
 # Teachers -------------------------------------------------------------------------------------------------
 
 
+def test_with_examples_the_cut_keeps_what_layers_put_out(base, full):
+    """Of all cuts of one rank the one by examples changes a layer's outputs on them least."""
+    examples = [[5, 6, 7, 8, 9, 10], [11, 12, 13, 5]] * 3
+    off = {}
+    for given in ((), examples):
+        chosen = recipe(base_model=str(base), start_from=str(full), rank=2, alpha=2)
+        llama, _ = load_base(Settings(ModelRef(str(base)), ModelRef(""), ""), "cpu", "fp32")
+        model = peft.get_peft_model(llama, finetune.lora(chosen))
+        start_from(model, chosen, given)
+        tuned, _ = load_base(Settings(ModelRef(str(full)), ModelRef(""), ""), "cpu", "fp32")
+        moments = input_moments(tuned, chosen.target_modules, examples)
+        wrong = 0.0
+        for name, moment in moments.items():
+            layer = model.get_base_model().get_submodule(name.removesuffix(".weight"))
+            got = layer.get_base_layer().weight + layer.get_delta_weight("default")
+            missed = tuned.get_parameter(name) - got
+            wrong += float((missed @ moment * missed).sum())
+        off[bool(given)] = wrong
+    assert off[True] < off[False]
+
+
 def test_a_student_of_two_teachers(base, data, full, tiny_model_folder, tmp_path, monkeypatch, capsys):
     """A whole model and an adapter teach; the labels, the unlabelled texts and the extra rows arrive; a second start
     scores nothing again."""
@@ -259,12 +280,14 @@ def test_a_student_of_two_teachers(base, data, full, tiny_model_folder, tmp_path
     settings = {"PRICER_BASE_MODEL": str(base), "PRICER_ADAPTER": str(out), "PRICER_DEVICE": "cpu"}
     load_pair(Settings.from_env(settings))
 
-    kept = sorted((out / "teachers").glob("*.npy"))
+    (lessons,) = (out / "teachers").glob("lessons-*.npy")
+    kept = sorted({*(out / "teachers").glob("*.npy")} - {lessons})
     assert len(kept) == 2
     assert all(np.load(path).shape == (31, 999) and np.load(path).dtype == np.float16 for path in kept)
     monkeypatch.setattr(teachers, "load_teacher", lambda *_: pytest.fail("scored again"))
     assert finetune.main(command) == 0
-    kept[0].write_bytes(kept[0].read_bytes()[:5000])  # a damaged one is
+    for damaged in (lessons, kept[0]):  # a damaged one is
+        damaged.write_bytes(damaged.read_bytes()[:5000])
     with pytest.raises(pytest.fail.Exception):
         finetune.main(command)
     assert finetune.main(arguments(**fields | {"teachers": [tmp_path]})) == 2
