@@ -5,6 +5,7 @@ Figures leave paper, plot background, type and grid to the page, so that they fi
     style         colours, marks and axes that all figures share
     distribution  the Compare tab: distributions over prices on one axis
     guesses       the Evaluation tab, item by item: guess against price, A against B, one item's strip
+    prices        the Batch tab: how the prices of many products spread
     errors        the Evaluation tab, in sum: spread of errors, by group, running, coverage
 """
 

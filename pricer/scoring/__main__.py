@@ -46,11 +46,7 @@ def score_file(
     source: Source, store: Store, task: Task, adapter: Adapter, engine: Any, restart: bool
 ) -> tuple[int, int]:
     """Score what is not done yet and write the output. Returns how many rows were scored and rejected."""
-    added = {field.name for field in task.fields}
-    if taken := [name for name in source.schema.names if name in added]:
-        raise InputError(
-            f"{source.path.name} has a column {taken[0]} already, as scoring adds one: rename or remove it."
-        )
+    task.check_columns(source.schema.names, source.path.name)
     try:
         store.open(Manifest(made_of(source, task, adapter, engine.device)), restart)
         done = sum(store.done.values())

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pricer.errors import InputError
 from pricer.llama.base import choose_device
 from pricer.llama.predictor import Predictor, load_predictor
 from pricer.price.prior import PricePrior
@@ -31,6 +32,14 @@ class Task:
         """The columns that scoring adds."""
         numbers = [*(f"{which}_usd" for which in self.passes), "low_usd", "high_usd", "unpriced_mass"]
         return [*(pa.field(name, pa.float64()) for name in numbers), pa.field("text_cut", pa.bool_())]
+
+    def check_columns(self, names: Sequence[str], file_name: str) -> None:
+        """Raise InputError when a file has one of these columns already."""
+        added = {field.name for field in self.fields}
+        if taken := [name for name in names if name in added]:
+            raise InputError(
+                f"{file_name} has a column {taken[0]} already, as scoring adds one: rename or remove it."
+            )
 
 
 def score_texts(

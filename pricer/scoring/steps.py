@@ -47,7 +47,7 @@ def score_in_steps(
         start = time.perf_counter()
         part = texts[done : done + size]
         for name, values in score_texts(predictor, part, task, prior=prior).items():
-            columns[name] += values
+            columns[name] = columns[name] + values  # a new list: what was given out stays as it was
         took = time.perf_counter() - start
         done, spent = done + len(part), spent + took
         size = max(1, min(4 * size, int(step_seconds * len(part) / max(took, 1e-6))))

@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 
 from pricer.ui import mcp, text
 from pricer.ui.api import add_api
+from pricer.ui.batch.tab import BatchTab
 from pricer.ui.chart import plotly_route
 from pricer.ui.compare.tab import build_compare
 from pricer.ui.evaluate.tab import build_evaluate
@@ -25,7 +26,7 @@ from pricer.ui.zero_gpu import share_gpu
 
 PAGE_CSS = "".join(
     (Path(__file__).parent / name).read_text(encoding="utf-8")
-    for name in ("page.css", "compare/compare.css", "evaluate/evaluate.css")
+    for name in ("page.css", "compare/compare.css", "batch/batch.css", "evaluate/evaluate.css")
 )
 MAX_UPLOAD_BYTES = 100_000_000  # not even taken from the network; each upload has its own limit below that
 KEPT_SECONDS = 600  # an uploaded file that nothing has read
@@ -51,11 +52,15 @@ def build_demo(predictor: Predictor | None, problem: str, settings: Settings) ->
         with gr.Tabs() as tabs:
             with gr.Tab(text.COMPARE_TAB, id="compare"):
                 box = build_compare(predictor, problem, settings, limit)
+            with gr.Tab(text.BATCH_TAB, id="batch"):
+                batch = BatchTab(predictor, problem, settings, limit)
+                batch.layout()
             with gr.Tab(text.EVALUATE_TAB, id="evaluation", elem_id="evaluation") as tab:
                 evaluate = build_evaluate(tab, tabs, settings, box, limit, predictor, problem)
         box.link(demo)
         if evaluate:
             evaluate.link(demo)
+            batch.send(evaluate.take)
         add_api(predictor, problem, settings, limit)
         gr.HTML(f'<p class="footer-note">{text.FOOTER}</p>', elem_classes="footer")
     # Nobody passes the queue by: without api_open=False a direct call would.

@@ -6,6 +6,7 @@ button.click(lambda: Download.file("prices.csv", "index,guess\n"), None, saved)
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from pathlib import Path
@@ -26,9 +27,11 @@ class Download(gr.HTML):
         )
 
     @staticmethod
-    def file(name: str, text: str) -> str:
-        """The value that saves `text` as `name`; each is another one, so that the same file can be saved twice."""
-        return json.dumps({"name": name, "text": text, "at": time.time_ns()})
+    def file(name: str, content: str | bytes) -> str:
+        """The value that saves text or bytes as `name`; each is another one, so that the same file can be saved twice."""
+        text = content if isinstance(content, str) else None
+        data = base64.b64encode(content).decode() if text is None else None
+        return json.dumps({"name": name, "text": text, "data": data, "at": time.time_ns()})
 
     @property
     def skip_api(self) -> bool:

@@ -9,6 +9,7 @@ INTRO = (
 )
 THEME_SWITCH = "Light or dark"
 COMPARE_TAB = "Compare"
+BATCH_TAB = "Batch"
 EVALUATE_TAB = "Evaluation"
 
 NAMES = {"base": "Base", "tuned": "Fine-tuned"}

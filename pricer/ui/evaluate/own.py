@@ -155,13 +155,17 @@ class OwnBox:
             return [own, chips(own), asked, "", *shown]
 
         def take(
-            event: Callable, inputs: list, make: Callable[..., tuple[pd.DataFrame, str]], tabs: gr.Tabs
+            event: Callable,
+            inputs: list,
+            make: Callable[..., list[tuple[pd.DataFrame, str, RunInfo | None]]],
+            tabs: gr.Tabs,
         ) -> None:
             def on_take(control: LiveControl | None, session, own: OwnRuns, *values):
                 try:
                     _check_idle(control)
-                    check_room(own, self.limits)
-                    own, name = add_run(*make(*values), own, self.items, self.texts.found)
+                    for table, title, given in make(*values):
+                        check_room(own, self.limits)
+                        own, name = add_run(table, title, own, self.items, self.texts.found, given)
                 except InputError as error:
                     said = [gr.skip(), gr.skip(), gr.skip(), complaint(error), *nothing]
                     return [gr.update(selected="evaluation"), *said]

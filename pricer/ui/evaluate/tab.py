@@ -78,11 +78,12 @@ class Session:
 @dataclass(frozen=True)
 class EvaluateTab:
     """What the page needs of this one. `link`, called in the Blocks, opens the view that the page's address asks for.
-    `take(event, inputs, make)`: on the event what `make(*input values)` gives, (table, title), joins the visitor's
-    runs and is looked at; the table is one of `own_runs.add_run`, and an InputError is said."""
+    `take(event, inputs, make)`: on the event what `make(*input values)` gives, one or several (table, title, info or
+    None), joins the visitor's runs, and the last one is looked at; a table is as in `own_runs.add_run`, and an
+    InputError is said."""
 
     link: Callable[[gr.Blocks], None]
-    take: Callable[[Callable, list, Callable[..., tuple[pd.DataFrame, str]]], None]
+    take: Callable[[Callable, list, Callable[..., list[tuple[pd.DataFrame, str, RunInfo | None]]]], None]
 
 
 def build_evaluate(

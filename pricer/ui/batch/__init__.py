@@ -1,0 +1,1 @@
+"""The Batch tab: a file of products, priced while its visitor watches."""
