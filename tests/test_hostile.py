@@ -40,8 +40,8 @@ from pricer.tables import arrow, lines
 from pricer.tables.checks import COLUMNS
 from pricer.tables.stream import open_source
 from pricer.tables.writing import csv_text, harmless, write_table
-from pricer.ui.evaluate import html, text
-from pricer.ui.evaluate import own as evaluate_own
+from pricer.ui.evaluate import board, heads, html, own_html, text
+from pricer.ui.evaluate import item as item_html
 from pricer.ui.evaluate import render as evaluate_render
 from train.data import load_rows
 from train.sources import find_source
@@ -100,19 +100,18 @@ def view():
 
 
 def test_html_shows_markup_as_text(arena, view):
-    scene = evaluate_render.Scene(arena, view, None)
+    scene = evaluate_render.Scene(arena, view, None, evaluate_render.Place())
     item, own = arena.item(4), OwnRuns(runs={run.info.name: run for run in arena_runs(arena)})
     made = {
-        "pairs": html.pairs(arena, view),
-        "active": html.active(view, scene.narrowed),
-        "title": html.scatter_title("a", arena.infos["one"], scene.figures),
-        "board": html.board(arena, view, arena.leaderboard(view)),
+        "pairs": heads.pairs(arena, view, ("one", "two")),
+        "active": heads.active(view, scene.narrowed),
+        "title": heads.scatter_title("a", arena.infos["one"], scene.figures, None),
+        "board": board.board(arena, view, arena.leaderboard(view)),
         "badges": html.badges(arena.infos["one"]),
-        "item": html.item_head(item, view, (1, 9)),
-        "text": html.item_foot(HOSTILE, False),
-        "own": evaluate_own.chips(own),
-        "complaint": evaluate_own._complaint(InputError(HOSTILE)),
-        "notice": evaluate_render.complaint([HOSTILE, HOSTILE]),
+        "item": item_html.item_head(item, view, (1, 9)),
+        "text": item_html.item_foot(HOSTILE, False),
+        "own": own_html.chips(own),
+        "notice": html.complaint([HOSTILE, HOSTILE]),
         "term": html.term("x", HOSTILE),
         "button": html.button("x", "do", HOSTILE, title=HOSTILE),
     }
@@ -132,7 +131,7 @@ def arena_runs(arena):
 def test_figures_show_markup_as_text(arena, view):
     """Plotly understands a few tags in what it writes: nothing of ours but <b>, <br> and <extra> may be among them."""
     view = View("one", "two")
-    scene = evaluate_render.Scene(arena, view, None)
+    scene = evaluate_render.Scene(arena, view, None, evaluate_render.Place())
     table, picked = scene.drawn
     made = [
         guesses.guess_against_price(table, "a", label=scene.label("a"), picked=picked, log=True),
