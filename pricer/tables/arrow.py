@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
@@ -45,15 +47,39 @@ def values(column: pa.Array | pa.ChunkedArray) -> list:
         return [plain(scalar) for scalar in column]
 
 
-def sound_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema that is passed on: a time in a zone that nobody knows becomes text."""
+def sound_schema(schema: pa.Schema, as_text: Collection[str] = ()) -> pa.Schema:
+    """The schema that is passed on: a time in a zone that nobody knows becomes text, as do the columns `as_text`."""
     for at, field in enumerate(schema):
-        if kinds.is_timestamp(field.type) and field.type.tz:
-            try:
-                pa.scalar(0, field.type).as_py()
-            except Exception:  # of the time zone library
-                schema = schema.set(at, pa.field(field.name, pa.string()))
+        if field.name in as_text or (
+            kinds.is_timestamp(field.type) and field.type.tz and _is_lost(field.type)
+        ):
+            schema = schema.set(at, pa.field(field.name, pa.string()))
     return schema.remove_metadata()
+
+
+def _is_lost(zoned: pa.DataType) -> bool:
+    try:
+        pa.scalar(0, zoned).as_py()
+    except Exception:  # of the time zone library
+        return True
+    return False
+
+
+def holds_dates(kind: pa.DataType) -> bool:
+    """Whether cells of this kind are dates or times of day, or have some in them: pandas makes Python's of them."""
+    inner = kind.value_type if kinds.is_dictionary(kind) else kind
+    if kinds.is_nested(inner):
+        return any(holds_dates(inner.field(at).type) for at in range(inner.num_fields))
+    return kinds.is_date(inner) or kinds.is_time(inner)
+
+
+def opens(column: pa.Array) -> bool:
+    """Whether pandas opens a file with these cells: it lacks the year 29349, and nanoseconds of a day."""
+    try:
+        column.to_pandas()
+    except Exception:  # as in `plain`
+        return False
+    return True
 
 
 def sound_batch(batch: pa.RecordBatch, schema: pa.Schema) -> tuple[pa.RecordBatch, dict[int, str]]:
@@ -61,11 +87,14 @@ def sound_batch(batch: pa.RecordBatch, schema: pa.Schema) -> tuple[pa.RecordBatc
     of the result would fail on them; and the rows whose lists or records hold such bytes, with the reason."""
     columns, rejected = [], {}
     for field, column in zip(schema, batch.columns, strict=True):
-        if column.type != field.type:
+        if column.type != field.type and kinds.is_timestamp(column.type):
             naive = column.cast(pa.timestamp(column.type.unit))
             column = pa.array(
                 [v and f"{v} {column.type.tz}" for v in values(naive.cast(pa.string()))], field.type
             )
+        elif column.type != field.type:
+            exact = column.cast(field.type) if kinds.is_time(column.type) else column  # with its nanoseconds
+            column = pa.array(map(as_text, values(exact)), field.type)
         elif not _is_sound(column):
             if kinds.is_nested(field.type):
                 wrong = [at for at in range(len(column)) if not _is_sound(column.take(pa.array([at])))]
@@ -89,6 +118,13 @@ def escaped(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def as_text(value: Any) -> str | None:
+    """A cell's value in words; lists and records as JSON."""
+    if isinstance(value, list | tuple | dict):
+        value = json.dumps(value, ensure_ascii=False, default=lambda inner: str(escaped(inner)))
+    return value if value is None else str(escaped(value))
 
 
 def check_unpacked(file: pq.ParquetFile, packed: int, name: str) -> None:

@@ -18,6 +18,7 @@ from pricer.tables.columns import TEXT_NAMES, choose, has_text, listed, row_text
 from pricer.tables.reading import Row, Table, check_packed, open_table
 
 LABEL_CHARS = 60
+WRITE_AGAIN = "make or download the file again"
 _AMOUNTS = {
     "price": MAX_USD,
     "amount": MAX_USD,
@@ -116,6 +117,12 @@ def _said(row: Row) -> str:
     """The rest of a sentence that begins with the row."""
     if "where the header has" in row.reason:
         return f"has {row.reason}: put a text with commas into quotation marks."
+    if row.reason.startswith("the rest"):
+        return f"cannot be read, nor what stands behind it: {WRITE_AGAIN}."
+    if row.reason.startswith("damaged"):
+        return f"is {row.full_reason}: {WRITE_AGAIN}."
+    if row.reason.startswith("column "):
+        return f"cannot be used, {row.full_reason}: correct it or leave the row out."
     return f"{'has' if row.reason.startswith('a ') else 'is'} {row.full_reason}: correct it or leave the row out."
 
 

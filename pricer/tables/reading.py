@@ -9,7 +9,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,15 @@ from tqdm import tqdm
 
 from pricer.errors import InputError
 from pricer.tables import lines as text_lines
-from pricer.tables.arrow import check_unpacked, escaped, plain, sound_batch, sound_schema
+from pricer.tables.arrow import (
+    check_unpacked,
+    escaped,
+    holds_dates,
+    opens,
+    plain,
+    sound_batch,
+    sound_schema,
+)
 from pricer.tables.cells import NO_UTF8, Amounts, is_utf8, show
 from pricer.tables.columns import KNOWN
 from pricer.tables.delimited import Header, read_header, read_rows
@@ -104,6 +112,20 @@ class Table:
             return file.schema_arrow
 
     @cached_property
+    def _sound_schema(self) -> pa.Schema:
+        """Of a parquet file, as it is passed on: a column with a date that pandas lacks becomes text as a whole, since
+        it opens no file that holds one."""
+        asked = [column.name for column in self.schema if holds_dates(column.type)]
+        lacking: set[str] = set()
+        with self._parquet() as file:
+            for group in range(file.metadata.num_row_groups if asked else 0):
+                with suppress(Exception):  # a damaged page: the rows say so
+                    for batch in file.iter_batches(row_groups=[group], columns=asked):
+                        pairs = zip(batch.schema.names, batch.columns, strict=True)
+                        lacking |= {name for name, column in pairs if not opens(column)}
+        return sound_schema(self.schema, lacking)
+
+    @cached_property
     def names(self) -> list[str]:
         """The file's names for its columns; those of JSONL are read from all its lines."""
         if self.kind == "csv":
@@ -129,9 +151,7 @@ class Table:
             with self._parquet() as file:
                 self._check_rows(file.metadata.num_rows, most_rows)
                 if not any(map(self._is_written, found)):  # numbers are what they are
-                    return Survey(
-                        file.metadata.num_rows, sha256.hexdigest(), sound_schema(self.schema), found
-                    )
+                    return Survey(file.metadata.num_rows, sha256.hexdigest(), self._sound_schema, found)
         seen = tqdm(self.rows(sha256), desc=f"reading {self.shown}", unit=" rows", delay=2, mininterval=1)
         for rows, row in enumerate(seen, 1):
             self._check_rows(rows, most_rows)
@@ -155,7 +175,7 @@ class Table:
 
     def _passed_on(self, types: dict[str, set[str]]) -> pa.Schema:
         if self.kind == "parquet":
-            return sound_schema(self.schema)
+            return self._sound_schema
         if self.kind == "csv":
             return pa.schema([pa.field(name, pa.string()) for name in self.header.names])
         if not types:
@@ -211,7 +231,7 @@ class Table:
                 yield file
 
     def _parquet_rows(self) -> Iterator[Row]:
-        schema, behind = sound_schema(self.schema), 0  # the rows of the groups so far
+        schema, behind = self._sound_schema, 0  # the rows of the groups so far
         with self._parquet() as file:
             for group in range(file.metadata.num_row_groups):
                 number, behind = behind, behind + file.metadata.row_group(group).num_rows
@@ -248,6 +268,12 @@ def open_table(path: Path | str, *, most_bytes: int | None = None) -> Table:
         raise InputError(
             f"{shown} has {size / 1e6:,.1f} MB: give at most {most_bytes / 1e6:,.3g} MB, or fewer rows."
         )
+    if is_packed(path):
+        with path.open("rb") as file:
+            if (start := file.read(2)) and start != b"\x1f\x8b":
+                raise InputError(
+                    f"{shown} is not packed, or not as .gz: leave .gz off its name, or pack it with gzip."
+                )
     table = Table(path, kind, shown)
     if kind == "parquet":
         names = [name.strip() for name in table.schema.names]

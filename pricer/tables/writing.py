@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pricer.tables.arrow import escaped, values
+from pricer.tables.arrow import as_text, escaped, values
 from pricer.tables.stream import PART_BYTES
 
 
@@ -44,7 +43,7 @@ def _cell(value: Any) -> Any:
     if value is None or value != value:
         return ""
     if isinstance(value, list | tuple | dict):
-        value = json.dumps(value, ensure_ascii=False, default=lambda inner: str(escaped(inner)))
+        value = as_text(value)
     value = escaped(value)
     return harmless(value) if isinstance(value, str) else value
 
