@@ -16,6 +16,7 @@ import pandas as pd
 from pricer.arena.runs import PublishedFigures, Run, RunInfo, save_items, save_run
 from pricer.errors import InputError, PricerError
 from pricer.tables.checks import check_table
+from pricer.tables.frames import Column, read_frame
 
 KINDS = {
     "llama base": "base",
@@ -28,6 +29,16 @@ KINDS = {
     "human": "human",
     "baseline": "baseline",
 }
+INDEX, PRICE = Column("index", "index", needed=True), Column("price_usd", "price", needed=True)
+GUESSES = [
+    Column("run", "any", needed=True),
+    Column("index", "number", needed=True),  # of a run each once, which check_table sees to
+    Column("guess_usd", "amount", needed=True),
+]
+RUNS = [
+    *(Column(name, "any", needed=True) for name in ("run", "label", "kind", "origin")),
+    *(Column(name, "number", needed=True) for name in ("items", "error_usd", "rmsle", "hits_pct")),
+]
 # What is known of a run beyond the table: the two systems that this project started from, and the adapter's
 # author, whose label names his rule.
 LLAMA = "meta-llama/Llama-3.1-8B"
@@ -41,8 +52,8 @@ KNOWN = {
 
 def published_items(prices: pd.DataFrame, categories: pd.DataFrame) -> pd.DataFrame:
     """Items with category and price; the two sources must agree on every price to the cent."""
-    items = prices.merge(categories, on="index", how="left", validate="one_to_one")
-    apart = ~np.isclose(items["price_usd"], items["price"], rtol=0, atol=0.005)
+    items = prices.merge(categories, on="index", how="left", validate="one_to_one", suffixes=("", "_there"))
+    apart = ~np.isclose(items["price_usd"], items["price_usd_there"], rtol=0, atol=0.005)
     if apart.any():
         index = items["index"][apart].iloc[0]
         raise InputError(f"Item {index} has another price in --items: name the file of the same test split.")
@@ -56,10 +67,10 @@ def published_run(row: pd.Series, guesses: pd.DataFrame, items: pd.DataFrame) ->
     table = guesses.loc[guesses["run"] == row["run"], ["index", "guess_usd"]]
     if len(table) != row["items"]:
         raise InputError(
-            f"Run {row['run']} has {len(table)} guesses for {row['items']} items: complete them."
+            f"Run {row['run']} has {len(table)} guesses for {row['items']:g} items: complete them."
         )
     figures = PublishedFigures(
-        items=row["items"], error_usd=row["error_usd"], rmsle=row["rmsle"], hits_pct=row["hits_pct"]
+        items=int(row["items"]), error_usd=row["error_usd"], rmsle=row["rmsle"], hits_pct=row["hits_pct"]
     )
     info = RunInfo(
         name=row["run"],
@@ -78,14 +89,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "folder", type=Path, help="folder of the three published_*.csv / test_prices.csv files"
     )
-    parser.add_argument("--items", type=Path, required=True, help="parquet with index, category, price")
+    parser.add_argument("--items", type=Path, required=True, help="table with index, category, price")
     parser.add_argument("--out", type=Path, required=True, help="folder for items.parquet and the runs")
     options = parser.parse_args(arguments)
     try:
-        prices = pd.read_csv(options.folder / "test_prices.csv")
-        guesses = pd.read_csv(options.folder / "published_guesses.csv")
-        described = pd.read_csv(options.folder / "published_runs.csv")
-        categories = pd.read_parquet(options.items, columns=["index", "category", "price"])
+        prices = read_frame(options.folder / "test_prices.csv", [INDEX, PRICE])
+        guesses = read_frame(options.folder / "published_guesses.csv", GUESSES)
+        described = read_frame(options.folder / "published_runs.csv", RUNS)
+        categories = read_frame(options.items, [INDEX, Column("category", "any", needed=True), PRICE])
         items = published_items(prices, categories)
         runs = [published_run(row, guesses, items) for _, row in described.iterrows()]
         save_items(options.out, items)

@@ -431,6 +431,9 @@ def test_importer(tmp_path):
         ({"test_prices.csv": "index,price_usd\n0,26.0\n"}, "Item 0 has another price"),
         ({"test_prices.csv": "index,price_usd\n99,26.0\n"}, "Item 99 has another price"),
         ({"published_guesses.csv": "run,index,guess_usd\nx,0,20\n"}, "1 guesses for 2 items"),
+        ({"published_guesses.csv": "run,index,guess_usd\nx,y,0,20\nx,1,3\n"}, "row 1 has 4 cells"),
+        ({"published_guesses.csv": "run,index,guess_usd\nx,0,12 15\n"}, "“12 15” is no price in dollars"),
+        ({"published_runs.csv": "run,label\nx,X\n"}, "published_runs.csv: column kind is missing"),
     ],
 )
 def test_importer_says_what_is_wrong(tmp_path, capsys, change, words):
