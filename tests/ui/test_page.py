@@ -409,3 +409,71 @@ def test_why_colours_the_phrases_of_either_model_and_a_new_answer_clears_it(visi
     page.locator("#why").click()
     expect(page.locator("#why-out [role=alert]")).to_have_text(words.WHY_ONE_PHRASE)
     assert clean(page)
+
+
+def test_back_reload_and_a_link_bring_a_text_and_its_answer_again(visit, open_page, tiny_predictor):
+    page = visit()
+    first, second = "a small lamp of wood", "a large table of glass"
+    predict(page, tiny_predictor, first)
+    page.locator("#actual input, #actual textarea").first.fill("20")
+    predict(page, tiny_predictor, second)
+    page.go_back()
+    expect(product(page)).to_have_value(first)
+    expect_prices(page, tiny_predictor, first)
+    page.reload()
+    expect(product(page)).to_have_value(first)
+    expect_prices(page, tiny_predictor, first)
+    page.unfold(words.HOW)
+    page.get_by_role("radio", name=words.RULES["mode"][0], exact=True).check()
+    expect_prices(page, tiny_predictor, first, "mode")
+    page.evaluate("navigator.clipboard.writeText = async (words) => { window.copied = words; }")
+    page.locator("#copy-text").click()
+    page.wait_for_function("window.copied")
+    assert page.evaluate("window.copied").splitlines()[0] == first
+    assert len(page.evaluate("window.copied").splitlines()) == 3
+    page.evaluate("window.copied = null")
+    page.locator("#copy-link").click()
+    page.wait_for_function("window.copied")
+    link = page.evaluate("window.copied")
+    asked = []
+    other = open_page(link, before=lambda page: page.on("request", lambda request: asked.append(request.url)))
+    expect(product(other)).to_have_value(first)
+    expect_prices(other, tiny_predictor, first, "mode")
+    assert not any("lamp" in url for url in asked if url != link)
+    assert clean(page) and clean(other)
+
+
+def test_a_pinned_answer_stays_beside_the_next_one(visit, tiny_predictor):
+    page = visit()
+    predict(page, tiny_predictor, "a small lamp of wood")
+    rows = "document.querySelector('#chart-answer .chart-plot')._fullLayout.annotations.map(a => a.text)"
+    page.locator("#pin").click()
+    expect(page.locator("#pin")).to_have_text(words.UNPIN)
+    predict(page, tiny_predictor, "a large table of glass")
+    expect(page.locator("#pinned")).to_contain_text("pinned $")
+    page.wait_for_function(f"{rows}.some(text => text.includes('{words.PINNED}'))")
+    page.locator("#pin").click()
+    expect(page.locator("#pinned")).to_have_count(0)
+    assert clean(page)
+
+
+def test_what_was_tried_is_kept_in_the_browser_and_can_be_cleared(visit, tiny_predictor):
+    page = visit()
+    rows = page.locator("#tried tbody tr")
+    expect(rows).to_have_count(0)
+    predict(page, tiny_predictor, f"a lamp {HOSTILE}")
+    predict(page, tiny_predictor, "a large table of glass")
+    expect(rows).to_have_count(2)
+    page.reload()
+    expect(rows).to_have_count(2)
+    rows.nth(1).get_by_role("button").click()
+    expect(product(page)).to_have_value(f"a lamp {HOSTILE}")
+    expect_prices(page, tiny_predictor, f"a lamp {HOSTILE}")
+    expect(rows).to_have_count(2)
+    assert page.evaluate("typeof window.x") == "undefined"
+    page.locator("#clear-tried").click()
+    expect(rows).to_have_count(0)
+    page.reload()
+    done(page)
+    expect(rows).to_have_count(0)
+    assert clean(page)

@@ -37,6 +37,29 @@ document.addEventListener("input", (event) => {
   markStale();
 });
 
+// An answer's text and how it was read are kept in the page's history, so that Back and reload bring them again, and
+// in a link behind its #, which no browser sends to a server.
+const MOST_IN_LINK = 6000; // characters of a text; longer addresses are cut by what they are sent with
+let restoring = false;
+
+const reading = (row) => ({ text: row.text, rule: row.rule, prior: row.prior, actual: String(row.actual ?? "") });
+
+function fromLink() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  return given.get("text") ? Object.fromEntries(given) : null;
+}
+
+async function copy(button, words) {
+  const before = button.textContent;
+  try {
+    await navigator.clipboard.writeText(words);
+    button.textContent = button.dataset.done ?? "✓";
+    setTimeout(() => (button.textContent = before), 1500);
+  } catch {
+    prompt(before, words); // clipboards are closed to pages on plain http
+  }
+}
+
 window.pricer = {
   /** `row`: a finished answer. `asked`: by the visitor, just now. */
   answered(row, asked = false) {
@@ -44,12 +67,50 @@ window.pricer = {
     answered = row;
     pricedText = row.text;
     markStale();
-    if (!asked || innerWidth > 640) return;
+    if (!asked) {
+      const before = fromLink() ?? history.state?.pricer;
+      if (before && JSON.stringify(reading(before)) !== JSON.stringify(reading(row))) return window.pricer.restore(before);
+      return history.replaceState({ ...history.state, pricer: reading(row) }, "");
+    }
+    const state = { ...history.state, pricer: reading(row) };
+    const place = location.pathname + location.search;
+    const same = restoring || history.state?.pricer?.text === row.text;
+    history[same ? "replaceState" : "pushState"](state, "", restoring ? undefined : place);
+    restoring = false;
+    if (innerWidth > 640) return;
     box().blur();
     compare().classList.add("answered"); // the text folds
     document.querySelector("#answer").scrollIntoView({ block: "start" });
   },
+
+  /** Ask again for what was asked before: a text, and how its answer was read. */
+  restore(before) {
+    restoring = true;
+    window.pricerAskAgain?.(reading(before)); // see strip.js
+  },
+
+  /** The rows with this answer in front; one text stands there once. */
+  remember(row, rows, most) {
+    if (!row) return rows ?? [];
+    return [row, ...(rows ?? []).filter((other) => other.text !== row.text)].slice(0, most);
+  },
+
+  copyText: (row) => row && copy(document.querySelector("#copy-text"), row.lines),
+  copyLink(row) {
+    if (!row) return;
+    const given = Object.entries(reading({ ...row, text: row.text.slice(0, MOST_IN_LINK) })).filter(([, value]) => value !== "");
+    copy(document.querySelector("#copy-link"), `${location.origin}${location.pathname}#${new URLSearchParams(given)}`);
+  },
 };
+
+addEventListener("popstate", (event) => {
+  const before = event.state?.pricer;
+  if (before && before.text !== box()?.value) window.pricer.restore(before);
+});
+addEventListener("hashchange", () => {
+  const given = fromLink();
+  if (given) window.pricer.restore(given);
+});
 
 // Ctrl+Enter in the product text asks; Gradio's own way is Shift+Enter.
 document.addEventListener("keydown", (event) => {

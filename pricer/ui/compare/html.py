@@ -15,6 +15,7 @@ from pricer.ui.parts import term
 
 LEADS = "tuned"  # the model whose answer is the answer; the other is there to compare
 ORDER = ("tuned", "base")
+LINE_CHARS = 100  # of the text in a copied answer
 UNREAD_CHARS = 400  # of the text behind the cut, shown at most
 
 
@@ -83,7 +84,13 @@ def lead(readings: dict[str, Reading], is_product: bool | None = None) -> str:
     )
 
 
-def sides(readings: dict[str, Reading], view: View, label: str, is_product: bool | None = None) -> str:
+def sides(
+    readings: dict[str, Reading],
+    view: View,
+    label: str,
+    is_product: bool | None = None,
+    pinned: Reading | None = None,
+) -> str:
     """Both models side by side, and how they differ."""
     parts = [_side(which, readings.get(which), view, label, bool(readings), is_product) for which in ORDER]
     prior = ""
@@ -91,7 +98,7 @@ def sides(readings: dict[str, Reading], view: View, label: str, is_product: bool
         prior = words.PRIOR_NOTES.get(view.prior.name, "").format(median=usd_whole(view.prior.median_usd))
     return (
         f'<div class="sides">{"".join(parts)}</div><p id="verdict">{verdict(readings, view)}</p>'
-        f'<p class="prior-note">{prior}</p>'
+        f'{_against_pinned(readings, pinned)}<p class="prior-note">{prior}</p>'
     )
 
 
@@ -130,6 +137,35 @@ def _outcome(guess_usd: float, actual_usd: float) -> str:
     off = abs(guess_usd - actual_usd)
     how_far = words.OFF_BY.format(off=f"${off:,.2f}", share=off_by(off / actual_usd))
     return f'<p class="outcome {kind}"><b>{sign} {term(name, meaning)}</b> {how_far}</p>'
+
+
+def _against_pinned(readings: dict[str, Reading], pinned: Reading | None) -> str:
+    if pinned is None or LEADS not in readings:
+        return ""
+    now = readings[LEADS].price_usd
+    amount = compared(now, pinned.price_usd)
+    template = words.PINNED_DIFFERENCE if amount else words.PINNED_SAME
+    said = template.format(now=usd(now), pinned=usd(pinned.price_usd), amount=amount)
+    return f'<p id="pinned">{said}</p>'
+
+
+def lines(answer: Answer, readings: dict[str, Reading]) -> str:
+    """The answer in three lines of plain text: what it is, and what each model says."""
+    first, second = (readings[which] for which in ORDER)
+    (low, high), (other_low, other_high) = (
+        [usd_whole(end) for end in reading.wide_usd] for reading in (first, second)
+    )
+    return words.COPY_LINES.format(
+        text=" ".join(answer.text.split())[:LINE_CHARS],
+        name=text.NAMES[ORDER[0]],
+        price=usd(first.price_usd),
+        low=low,
+        high=high,
+        other=text.NAMES[ORDER[1]],
+        other_price=usd(second.price_usd),
+        other_low=other_low,
+        other_high=other_high,
+    )
 
 
 def verdict(readings: dict[str, Reading], view: View) -> str:

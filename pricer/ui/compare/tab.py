@@ -32,6 +32,7 @@ from pricer.ui.compare.answer import (
     read_answer,
     read_usd,
 )
+from pricer.ui.compare.kept import MOST_TRIED, STORAGE, AgainEvent, Strip
 from pricer.ui.compare.why import Why
 from pricer.ui.guard import MODEL_QUEUE, RequestLimit
 from pricer.ui.parts import alert
@@ -51,9 +52,12 @@ class CompareBox:
     actual: gr.Textbox
     predict_after: Callable
     latest: gr.JSON
+    tried: gr.BrowserState
+    strip: Strip
 
     def link(self, demo: gr.Blocks) -> None:
         """Tell the page's script of the answer that the page opens with."""
+        demo.load(None, self.tried, self.strip, js="rows => rows ?? []", **AT_ONCE)
         demo.load(None, self.latest, None, js="row => window.pricer.answered(row)", **AT_ONCE)
 
 
@@ -68,21 +72,22 @@ def build_compare(
         return tab.build()
 
 
-def render(answer: Answer | None, view: View, label: str) -> dict[str, object]:
-    """The value of each of `PARTS`."""
+def render(answer: Answer | None, view: View, label: str, pinned: Answer | None = None) -> dict[str, object]:
+    """The value of each of `PARTS`; `pinned`: an earlier answer to set beside it."""
     readings = read_answer(answer, view) if answer else {}
+    kept = read_answer(pinned, view).get(html.LEADS) if pinned else None
     return {
         "status": html.status(answer),
         "lead": html.lead(readings, answer and answer.is_product),
-        "chart": _chart(readings, view),
-        "sides": html.sides(readings, view, label, answer and answer.is_product),
+        "chart": _chart(readings, view, kept),
+        "sides": html.sides(readings, view, label, answer and answer.is_product, kept),
         "cut": html.what_was_read(answer),
         "facts": html.facts(answer, readings),
         "latest": _latest(answer, readings, view),
     }
 
 
-def _chart(readings: dict[str, Reading], view: View) -> go.Figure | None:
+def _chart(readings: dict[str, Reading], view: View, pinned: Reading | None = None) -> go.Figure | None:
     rows = [
         Row(text.NAMES[which], COLOURS[which], r.distribution, r.price_usd, r.wide_usd, r.half_usd)
         for which in html.ORDER
@@ -90,7 +95,12 @@ def _chart(readings: dict[str, Reading], view: View) -> go.Figure | None:
     ]
     if not rows:
         return None
-    figure = price_comparison(rows, log_axis=view.log_axis, actual_usd=view.actual_usd, places=2)
+    places = 2
+    if pinned:
+        kept = (pinned.distribution, pinned.price_usd, pinned.wide_usd, pinned.half_usd)
+        rows.insert(1, Row(words.PINNED, COLOURS[html.LEADS], *kept, dashed=True))
+        places = 3
+    figure = price_comparison(rows, log_axis=view.log_axis, actual_usd=view.actual_usd, places=places)
     said = [
         words.CHART_ROW.format(
             name=row.name, price=usd(row.price_usd), low=usd(row.wide_usd[0]), high=usd(row.wide_usd[1])
@@ -108,9 +118,14 @@ def _latest(answer: Answer | None, readings: dict[str, Reading], view: View) -> 
     if not answer or not answer.done:
         return None
     prior = view.prior.name if view.prior else ""
-    return {"text": answer.text, "rule": view.rule, "prior": prior, "actual": view.actual_usd} | {
-        which: reading.price_usd for which, reading in readings.items()
-    }
+    lines = html.lines(answer, readings)
+    return {
+        "lines": lines,
+        "text": answer.text,
+        "rule": view.rule,
+        "prior": prior,
+        "actual": view.actual_usd,
+    } | {which: reading.price_usd for which, reading in readings.items()}
 
 
 def _names_the_same(before: Answer | None, product_text: str) -> bool:
@@ -175,6 +190,11 @@ class _Tab:
                     )
             parts["chart"] = Chart(shown["chart"], height=CHART_HEIGHT, elem_id="chart-answer")
             parts["sides"] = gr.HTML(shown["sides"], elem_id="sides")
+            with gr.Row(elem_classes="tools"):
+                small = {"size": "sm", "scale": 0, "interactive": ready}
+                self.pin = gr.Button(words.PIN, elem_id="pin", **small)
+                self.copy_text = gr.Button(words.COPY_TEXT, elem_id="copy-text", **small)
+                self.copy_link = gr.Button(words.COPY_LINK, elem_id="copy-link", **small)
             self.why.build()
             parts["cut"] = gr.HTML(shown["cut"], elem_id="cut", elem_classes="hide-when-empty")
         with gr.Accordion(words.HOW, open=False, elem_classes="fold", elem_id="how"):
@@ -191,6 +211,7 @@ class _Tab:
             )
             parts["facts"] = gr.HTML(shown["facts"], elem_id="facts")
             raw = gr.Button(words.RAW_BUTTON, size="sm", elem_id="raw", interactive=ready)
+        self.strip, self.tried = Strip(elem_id="tried"), gr.BrowserState([], **STORAGE)
         parts["latest"] = gr.JSON(shown["latest"], visible="hidden")
         return self.wire(product, go_, chips, notice, parts, actual, rule, prior, axis, raw)
 
@@ -207,23 +228,28 @@ class _Tab:
             actual_usd = None
         return View(rule, self.priors.get(prior), text.AXES[axis], actual_usd)
 
-    def show(self, answer: Answer | None, *view_values: str) -> list:
+    def show(self, answer: Answer | None, pinned: Answer | None, *view_values: str) -> list:
         """[notice, *PARTS]: what the page shows of an answer; a bad actual price is said and left out."""
         complaint = ""
         try:
             read_usd(view_values[-1])
         except InputError as error:
             complaint = alert(str(error))
-        parts = render(answer, self.read_view(*view_values), self.settings.label)
+        parts = render(answer, self.read_view(*view_values), self.settings.label, pinned)
         return [complaint, *(parts[name] for name in PARTS)]
 
     def wire(self, product, go_, chips, notice, parts, actual, rule, prior, axis, raw) -> CompareBox:
-        state, hide = gr.State(self.first), gr.State(True)
+        state, pinned, hide = gr.State(self.first), gr.State(None), gr.State(True)
         view_inputs = [rule, prior, axis, actual]
         targets = [notice, *(parts[name] for name in PARTS)]
 
         def on_predict(
-            request: gr.Request, product_text: str, hide: bool, before: Answer | None, *view_values
+            request: gr.Request,
+            product_text: str,
+            hide: bool,
+            before: Answer | None,
+            kept: Answer | None,
+            *view_values,
         ):
             """[state, hide, actual, *targets]"""
             answer, (*reading, actual_usd) = before, view_values
@@ -236,7 +262,7 @@ class _Tab:
                         answer = grown
                         if actual_usd.strip() in ("", before.named_actual if before else ""):
                             actual_usd = grown.named_actual
-                        shown = self.show(answer, *reading, actual_usd)
+                        shown = self.show(answer, kept, *reading, actual_usd)
                         # The box is filled last: it makes the page be shown again.
                         filled = actual_usd if grown.done else gr.skip()
                         yield [answer, grown.hidden or not grown.named_usd, filled, *shown]
@@ -244,20 +270,31 @@ class _Tab:
                         skipped = [gr.skip()] * (len(PARTS) - 1)
                         yield [*[gr.skip()] * 3, "", html.status(grown), *skipped]
             except InputError as error:
-                yield [answer, hide, actual_usd, alert(str(error)), *self.show(answer, *view_values)[1:]]
+                yield [
+                    answer,
+                    hide,
+                    actual_usd,
+                    alert(str(error)),
+                    *self.show(answer, kept, *view_values)[1:],
+                ]
 
-        def on_raw(request: gr.Request, answer: Answer | None, *view_values):
+        def on_raw(request: gr.Request, answer: Answer | None, kept: Answer | None, *view_values):
             if answer:
                 try:
                     self.limit.check(request)
                 except InputError as error:
-                    return [answer, alert(str(error)), *self.show(answer, *view_values)[1:]]
+                    return [answer, alert(str(error)), *self.show(answer, kept, *view_values)[1:]]
                 raw_texts = {which: self.predictor.greedy_text(answer.prompt, which) for which in html.ORDER}
                 answer = replace(answer, raw=raw_texts)
-            return [answer, *self.show(answer, *view_values)]
+            return [answer, *self.show(answer, kept, *view_values)]
 
         def on_named(act: ActionEvent):
             return act.name != "show"
+
+        def on_again(again: AgainEvent):
+            chosen_rule = again.rule if again.rule in words.RULES else self.default
+            chosen_prior = again.prior if again.prior in self.priors else self.prior
+            return [again.text, again.actual, chosen_rule, chosen_prior]
 
         def predict_after(event) -> None:
             """Say at once that the request is in line, then predict."""
@@ -269,13 +306,20 @@ class _Tab:
                 **AT_ONCE,
             )
             asked = asked.then(
-                on_predict, [product, hide, state, *view_inputs], [state, hide, actual, *targets], **IN_LINE
+                on_predict,
+                [product, hide, state, pinned, *view_inputs],
+                [state, hide, actual, *targets],
+                **IN_LINE,
             )
             # Once more, as the controls stand now, and also when that failed: then it is the last answer.
             asked = asked.then(
-                lambda *shown: self.show(*shown)[1:], [state, *view_inputs], targets[1:], **AT_ONCE
+                lambda *shown: self.show(*shown)[1:], [state, pinned, *view_inputs], targets[1:], **AT_ONCE
             )
-            asked.then(None, parts["latest"], None, js="row => window.pricer.answered(row, true)", **AT_ONCE)
+            asked = asked.then(
+                None, parts["latest"], None, js="row => window.pricer.answered(row, true)", **AT_ONCE
+            )
+            remember = f"(row, rows) => {{ rows = window.pricer.remember(row, rows, {MOST_TRIED}); return [rows, rows]; }}"
+            asked.then(None, [parts["latest"], self.tried], [self.tried, self.strip], js=remember, **AT_ONCE)
 
         for chip, example in zip(chips, self.examples, strict=True):
             filled = chip.click(
@@ -286,11 +330,30 @@ class _Tab:
         if self.predictor:
             predict_after(gr.on([go_.click, product.submit], None, None, None, api_visibility="private"))
             predict_after(parts["status"].act(on_named, None, hide, **AT_ONCE))
-            raw.click(on_raw, [state, *view_inputs], [state, *targets], **IN_LINE)
+            predict_after(self.strip.again(on_again, None, [product, actual, rule, prior], **AT_ONCE))
+            raw.click(on_raw, [state, pinned, *view_inputs], [state, *targets], **IN_LINE)
+        copying = ((self.copy_text, "copyText"), (self.copy_link, "copyLink"))
+        for button, name in copying:
+            button.click(None, parts["latest"], None, js=f"row => window.pricer.{name}(row)", **AT_ONCE)
+        self.strip.clear(None, None, [self.tried, self.strip], js="() => [[], []]", **AT_ONCE)
+
+        def on_pin(answer: Answer | None, kept: Answer | None, *view_values):
+            kept = None if kept or answer is None or not answer.done else answer
+            label = words.UNPIN if kept else words.PIN
+            return [kept, gr.update(value=label), *self.show(answer, kept, *view_values)[1:]]
+
+        self.pin.click(on_pin, [state, pinned, *view_inputs], [pinned, self.pin, *targets[1:]], **AT_ONCE)
         self.why.wire(state, view_inputs, self.read_view, AT_ONCE, IN_LINE)
         for control in view_inputs:
-            control.change(self.show, [state, *view_inputs], targets, trigger_mode="always_last", **AT_ONCE)
+            control.change(
+                self.show, [state, pinned, *view_inputs], targets, trigger_mode="always_last", **AT_ONCE
+            )
         rule.change(lambda name: gr.update(info=self.rule_info(name)), rule, rule, **AT_ONCE)
         return CompareBox(
-            product, actual, predict_after if self.predictor else lambda event: None, parts["latest"]
+            product,
+            actual,
+            predict_after if self.predictor else lambda event: None,
+            parts["latest"],
+            self.tried,
+            self.strip,
         )

@@ -127,3 +127,20 @@ WHY_EFFECT = {
     "none": "Changes the price by less than 1 %",
 }
 WHY_ONE_PHRASE = "The text is one phrase, so there is nothing to leave out: write more about the product."
+
+# Kept --------------------------------------------------------------------------------------------------
+
+PIN, UNPIN = "Pin this answer", "Unpin"
+PINNED = "Pinned"
+PINNED_DIFFERENCE = "Now {now}, pinned {pinned}: the price is {amount} the pinned one."
+PINNED_SAME = "Now {now}, pinned {pinned}: about the same."
+COPY_TEXT, COPY_LINK = "Copy as text", "Copy link"
+COPIED = "✓ Copied"
+COPY_LINES = (
+    "{text}\n{name}: about {price}, likely {low} to {high}\n{other}: about {other_price}, likely {other_low} to "
+    "{other_high}"
+)
+STRIP_WORDS = (
+    '{"title": "What you tried, kept in this browser alone", "clear": "Clear", '
+    '"heads": ["Text", "Fine-tuned", "Base", "Actual", "Off by"]}'
+)

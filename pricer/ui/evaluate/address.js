@@ -7,7 +7,7 @@ function show() {
   if (query === location.search.slice(1) || (!query && !ours())) return;
   const place = query ? `?${query}` : location.pathname;
   // The first of the page's own addresses is where it was opened: Back leads there again.
-  history[step ? "pushState" : "replaceState"](null, "", place);
+  history[step ? "pushState" : "replaceState"](history.state, "", place);
 }
 watch("value", show);
 show(); // the value may have come before this script
