@@ -347,7 +347,7 @@ def test_nothing_moves_while_an_answer_comes(visit, tiny_predictor):
 
 def test_a_term_opens_by_mouse_by_focus_and_by_tap(visit):
     page = visit()
-    tip, term = page.locator("#tip"), page.locator("#lead abbr").first
+    tip, term = page.locator("#tip"), page.locator("#lead .ranges abbr").first
     expect(tip).to_be_hidden()
     term.hover()
     expect(tip).to_have_text(words.WIDE_HELP)
