@@ -70,6 +70,8 @@ def load_prices(path: str | Path, column: str = "price") -> tuple[np.ndarray, in
 
 def load_items(path: str | Path, limit: int = 0) -> pd.DataFrame:
     """Items to be scored: `load_rows` with `index`, whole numbers, each once; the rows' places where there is none."""
+    if limit < 0:
+        raise InputError(f"--limit {limit} is below 0: give the number of items, or 0 for all.")
     items = load_rows(path, kept=[*KEPT, Column("index", "index")])
     if items.empty:
         raise InputError(f"{Path(path).name} has no items: give one row per item.")

@@ -281,6 +281,9 @@ def main(argv: list[str] | None = None) -> int:
             print(format_summary(info.label, summarise_run(table, price)))
     except (PricerError, OSError) as error:
         return report(error)
+    except KeyboardInterrupt:
+        print("Stopped; what is scored is kept, and the same command goes on.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -276,3 +276,16 @@ def test_bad_items_are_one_sentence(score, tmp_path, capsys):
         assert evaluate.main(["--items", str(path), "--out", str(tmp_path / "runs")]) == 2
         err = capsys.readouterr().err
         assert words in err and len(err.strip().splitlines()) == 1
+
+
+def test_stopped_by_hand_it_says_that_it_goes_on(score, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "save_run", stop)
+        folder = score("--passes", "tuned", code=130)
+    assert "the same command goes on" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == [".tiny-tuned.progress.jsonl"]
+    score("--limit", "-3", code=2)
+    assert "--limit -3 is below 0" in capsys.readouterr().err
