@@ -49,7 +49,7 @@ def check_items(items: pd.DataFrame, name: str) -> pd.DataFrame:
     _check_columns(items, name, required, None)
     index = _check_index(_check_numbers(items, "index", *COLUMNS["index"], name), name)
     price_usd = _check_numbers(items, "price_usd", 0.0, MAX_USD, name)
-    check_prices(price_usd, "price_usd", name, above_zero=True)
+    _check_rows(price_usd <= 0, name, "price_usd", "is not above $0")
     category = items["category"].reset_index(drop=True)
     _check_rows(category.isna() | (category.astype(str) == ""), name, "category", "is empty")
     label = items["label"] if "label" in items else pd.Series("", index=items.index)
@@ -57,13 +57,6 @@ def check_items(items: pd.DataFrame, name: str) -> pd.DataFrame:
     _check_rows(label.str.len() > LABEL_CHARS, name, "label", f"has more than {LABEL_CHARS} characters")
     columns = {"index": index, "category": category.astype(str), "price_usd": price_usd, "label": label}
     return pd.DataFrame(columns).sort_values("index", ignore_index=True)
-
-
-def check_prices(price_usd: pd.Series, column: str, name: str, *, above_zero: bool = False) -> None:
-    """Raise InputError for a price out of range; `column` is what the complaint calls it."""
-    _check_rows((price_usd < 0) | (price_usd > MAX_USD), name, column, f"is not between 0 and {MAX_USD:,.0f}")
-    if above_zero:
-        _check_rows(price_usd <= 0, name, column, "is not above $0")
 
 
 def _check_columns(table: pd.DataFrame, name: str, required, allowed) -> None:
