@@ -193,7 +193,7 @@ def load_item_texts(path: Path | str | None = None, items: pd.DataFrame | None =
         return texts.set_index("index")["text"].map(product_text)
     except Exception as error:  # whatever fails here, the evaluation can be shown without text
         reason = str(error).rstrip(".")
-        log.warning("No item text from %s, showing category and index: %s.", path or HUB_DATASET, reason)
+        log.warning("No item text from %s, showing the items' names: %s.", path or HUB_DATASET, reason)
         return None
 
 

@@ -5,6 +5,7 @@ Uploads are those of `train.publish` (an adapter) and `pricer.space` (the app). 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -31,8 +32,10 @@ def expect_answers() -> None:
     """From here on, reading from the Hub fails when nothing comes for SILENCE_SECONDS, where the caller sets no time.
 
     For some answers (a repository's revision) the Hub's client would wait without end, and a Hub that takes the
-    connection and says nothing would hold up the start for ever. A download may take as long as it goes on.
+    connection and says nothing would hold up the start for ever. A download may take as long as it goes on. Its client
+    does not tell the terminal of every retry either: what comes of them is said once, by who asked.
     """
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     plain = get_session()
     kind, hooks = type(plain), dict(plain.event_hooks)
     if _bound not in hooks["request"]:

@@ -3,6 +3,7 @@
 import errno
 import http.server
 import json
+import logging
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from transformers import AutoConfig
 
 from pricer.llama.adapter import load_adapter_card
+from pricer.llama.hub import expect_answers
 from pricer.settings import Settings
 
 HUB_ANSWERS = {  # name of the model: status, error code, message
@@ -156,3 +158,8 @@ def test_only_an_adapters_own_files_are_fetched(tiny_model_folder, monkeypatch):
     assert not any(
         Path(name).match(p) for p in asked["allow_patterns"] for name in ("training_args.bin", "x.py")
     )
+
+
+def test_the_hubs_retries_do_not_reach_the_terminal():
+    expect_answers()
+    assert not logging.getLogger("huggingface_hub.utils._http").isEnabledFor(logging.WARNING)
