@@ -80,3 +80,26 @@ def test_figures_in_readme_are_those_of_the_runs():
         for estimate, digits in ((summary.error_usd, 2), (summary.rmsle, 3), (summary.hits_pct, 1)):
             assert f"{estimate.value:.{digits}f}" in row
             assert f"[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]" in row
+
+
+def test_everyday_figures_in_readme_are_those_of_the_runs():
+    from pricer.arena import metrics
+    from pricer.arena.runs import join_items, load_items, load_runs
+
+    runs, items = load_runs(item_set="everyday"), load_items(item_set="everyday")
+    for name, begins in (
+        ("everyday-embedded-base", "| SmolLM2 135M, base | as published |"),
+        ("everyday-embedded-tuned", "| SmolLM2 135M, fine-tuned | benchmark |"),
+        ("everyday-embedded-tuned-shop", "| SmolLM2 135M, fine-tuned | shop |"),
+        ("everyday-baseline-lightgbm", "| TF-IDF + LightGBM, on rows weighted to a shop's prices |"),
+    ):
+        table = join_items(runs[name], items)
+        found = metrics.summarise(table["price_usd"], table["guess_usd"])
+        row = next(line for line in README.splitlines() if line.startswith(begins))
+        assert f"| {runs[name].info.rule or ''} |".replace("|  |", "| |") in row
+        estimates = (found.error_usd, 2), (found.median_error_usd, 2), (found.rmsle, 3), (found.hits_pct, 1)
+        for estimate, digits in estimates:
+            assert (
+                f"{estimate.value:.{digits}f}" in row
+                and f"[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]" in row
+            )

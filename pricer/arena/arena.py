@@ -43,7 +43,7 @@ from pricer.arena.resampling import (
     sign_flip_p_value,
 )
 from pricer.arena.runs import Run
-from pricer.arena.view import EMBEDDED_PAIR, SEED_PAIR, SORTS, View
+from pricer.arena.view import EMBEDDED_PAIR, EVERYDAY_PAIR, SEED_PAIR, SORTS, View
 from pricer.errors import InputError
 from pricer.price.distribution import INTERVAL_LEVEL
 from pricer.tables.checks import check_known
@@ -92,7 +92,7 @@ class Arena:
 
     def first_view(self) -> View:
         """The seed's pair; without it the embedded pair, or a base and a tuned run, or whatever there is."""
-        for pair in (SEED_PAIR, EMBEDDED_PAIR):
+        for pair in (SEED_PAIR, EMBEDDED_PAIR, EVERYDAY_PAIR):
             if set(pair) <= set(self.runs):
                 return View(*pair)
         if not self.runs:

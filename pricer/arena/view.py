@@ -22,6 +22,7 @@ from pricer.arena.runs import ITEM_SETS, Kind
 
 SEED_PAIR = ("llama-3.1-8b-base", "llama-3.1-8b-qlora-seed")
 EMBEDDED_PAIR = ("embedded-base", "embedded-tuned")
+EVERYDAY_PAIR = ("everyday-embedded-base", "everyday-embedded-tuned-shop")  # as the Compare tab prices
 PRESETS = ("worst-b", "b-beats-a", "a-beats-b", "both-wrong", "overpriced", "disagree")
 PANELS = (
     "board",

@@ -179,7 +179,11 @@ def test_the_shipped_runs_load_without_a_complaint(caplog):
     items, loaded = runs.load_items(), runs.load_runs()
     assert not caplog.records
     assert len(items) == 1000 and items.columns.tolist() == ["index", "category", "price_usd", "label"]
-    assert [info.name for info in runs.list_runs()] == list(loaded)
+    everyday = runs.load_runs(item_set="everyday")
+    assert not set(everyday) & set(loaded)
+    assert [info.name for info in runs.list_runs()] == sorted([*loaded, *everyday])
+    for run in everyday.values():
+        assert len(runs.join_items(run, runs.load_items(item_set="everyday"))) == 750
     for run in loaded.values():
         assert len(runs.join_items(run, items)) == len(run.table)
         assert not run.info.published or run.info.origin

@@ -22,7 +22,7 @@ from pricer.arena.arena import Arena
 from pricer.arena.export import view_csv
 from pricer.arena.own_runs import OwnRuns
 from pricer.arena.runs import RunInfo, load_items, load_runs
-from pricer.arena.view import EMBEDDED_PAIR, SETS, View, is_link
+from pricer.arena.view import EMBEDDED_PAIR, EVERYDAY_PAIR, SETS, View, is_link
 from pricer.errors import InputError
 from pricer.llama.predictor import Predictor
 from pricer.settings import Settings
@@ -118,7 +118,7 @@ def compared_pair(infos: dict[str, RunInfo], settings: Settings) -> tuple[str, s
     of_base = [info for info in infos.values() if info.base_model == base]
     bases = [info.name for info in of_base if info.kind == "base"]
     tuned = [info.name for info in of_base if info.kind == "tuned" and info.adapter == adapter]
-    for pair in [EMBEDDED_PAIR, *zip(bases, tuned, strict=False)]:
+    for pair in [EMBEDDED_PAIR, EVERYDAY_PAIR, *zip(bases, tuned, strict=False)]:
         if pair[0] in bases and pair[1] in tuned:
             return pair
     return None
