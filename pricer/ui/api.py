@@ -2,6 +2,7 @@
 
     /predict         one text, both models: the same answer as `python -m pricer --json`
     /predict_batch   many texts: the same figures as `python -m pricer.score`
+    /explain         one text, phrase by phrase: what each adds to the price
 
 Gradio checks no types of its own here, so every argument is looked at; whatever is wrong ends in one sentence.
 """
@@ -18,18 +19,22 @@ from gradio.utils import get_function_description
 from gradio_client.utils import python_type_to_json_schema
 
 from pricer.errors import InputError
-from pricer.llama.prediction import default_rule
+from pricer.llama.explain import leave_each_out, phrases
+from pricer.llama.prediction import Prediction, default_rule
 from pricer.llama.predictor import Predictor
 from pricer.price.distribution import RULES
 from pricer.price.prior import SHIPPED, PricePrior
+from pricer.prompt import product_text as read_text
 from pricer.scoring.engine import Task
 from pricer.scoring.steps import score_in_steps
 from pricer.settings import PASSES, Settings
 from pricer.ui import text
+from pricer.ui.compare.text import WHY_ONE_PHRASE
 from pricer.ui.guard import BATCH_QUEUE, BATCHES_AT_ONCE, MODEL_QUEUE, RequestLimit
 
 Rule = Literal[RULES]
 Models = Literal["both", "tuned"]
+Model = Literal["tuned", "base"]
 
 
 class PassAnswer(TypedDict):
@@ -50,6 +55,21 @@ class Answer(TypedDict):
     truncated: bool
     base: PassAnswer
     tuned: PassAnswer
+
+
+class PhraseEffect(TypedDict):
+    """`adds_usd`: the price of the whole text minus that of the text without the phrase; `share`: of the price."""
+
+    phrase: str
+    adds_usd: float
+    share: float
+
+
+class Explanation(TypedDict):
+    price_usd: float
+    rule: str
+    prior: str | None
+    phrases: list[PhraseEffect]
 
 
 class BatchRow(TypedDict, total=False):
@@ -116,9 +136,35 @@ def add_api(predictor: Predictor | None, problem: str, settings: Settings, limit
             predictor, texts, Task(settings, PASSES if models == "both" else ("tuned",), rule), chosen
         )
 
+    def explain(
+        request: gr.Request,
+        product_text: str,
+        model: Model = "tuned",
+        rule: Rule | None = None,
+        prior: str = usual,
+    ) -> Explanation:
+        """Say why a model prices a product as it does: each phrase of the text is left out in turn, and the price asked again.
+
+        Parameters:
+            product_text: What a shop says about the product: its title and description, without the price.
+            model: Which of the two is asked, the fine-tuned one or the base.
+            rule: How the distribution over prices becomes one price: log-mean, median, mean, mode, best-hit or top-3; by default the one that did best for this model.
+            prior: What prices the fine-tuned model expects before it reads: shop (most things are cheap) or benchmark (all prices alike).
+
+        Returns:
+            An object: "price_usd" of the whole text, and "phrases", at most 16 in the text's order, each with "adds_usd", what it adds to the price in dollars (negative: takes away), and "share", that as a share of the price.
+        """
+        _check_one_of("model", model, ("tuned", "base"))
+        _check_one_of("rule", rule, (None, *RULES))
+        chosen = predictor.prior_named(prior)
+        return _explain(
+            predictor, product_text, model, rule or default_rule(predictor.pair.adapter, chosen), chosen
+        )
+
     answered = _answering(predictor, problem, limit)
     _endpoint(answered(predict), concurrency_id=MODEL_QUEUE)
     _endpoint(answered(predict_batch), concurrency_id=BATCH_QUEUE, concurrency_limit=BATCHES_AT_ONCE)
+    _endpoint(answered(explain), concurrency_id=MODEL_QUEUE)
 
 
 def _endpoint(answer: Callable, **queue: Any) -> None:
@@ -153,6 +199,34 @@ def _score(predictor: Predictor, texts: Sequence[Any], task: Task, prior: PriceP
     for i, at in enumerate(usable):
         answers[at] = {name: values[i] for name, values in columns.items()}
     return answers
+
+
+def _explain(
+    predictor: Predictor, product_text: str, model: str, rule: str, prior: PricePrior
+) -> Explanation:
+    prompt = predictor.prepare(product_text)
+    read = read_text(prompt.text)
+    parts = phrases(read)
+    if len(parts) < 2:
+        raise InputError(WHY_ONE_PHRASE)
+
+    def price(prediction: Prediction) -> float:
+        return float(prediction.under(prior).distribution.point(rule))
+
+    [whole] = predictor.predict([prompt], model)
+    price_usd, adds = price(whole), {}
+    for indices, predictions in leave_each_out(predictor, prompt, model):
+        adds |= {i: price_usd - price(one) for i, one in zip(indices, predictions, strict=True)}
+    effects = [
+        PhraseEffect(
+            phrase=read[part.start : part.end].strip(),
+            adds_usd=round(adds[i], 2),
+            share=round(adds[i] / price_usd, 4),
+        )
+        for i, part in enumerate(parts)
+    ]
+    named = prior.name if model == "tuned" else None
+    return Explanation(price_usd=round(price_usd, 2), rule=rule, prior=named, phrases=effects)
 
 
 def _answering(

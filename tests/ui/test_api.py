@@ -18,7 +18,7 @@ from pricer.settings import PASSES, Limits, Settings
 from pricer.ui import build_demo, page_options, theme
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["/predict", "/predict_batch"]
+NAMES = ["/predict", "/predict_batch", "/explain"]
 TEXT = "Cordless drill with two batteries"
 FIELDS = {
     "price_usd",
@@ -166,6 +166,37 @@ def test_without_models_says_why(serve):
         client.predict(TEXT, api_name="/predict")
 
 
+# Why -----------------------------------------------------------------------------------------------------
+
+PHRASES = ["Cordless drill.", "Two batteries.", "A hard case."]
+
+
+@pytest.mark.parametrize("model", PASSES)
+def test_an_explanation_is_the_price_against_that_without_each_phrase(client, tiny_predictor, model):
+    answer = client.predict(" ".join(PHRASES), model, "mean", "benchmark", api_name="/explain")
+    assert [one["phrase"] for one in answer["phrases"]] == PHRASES
+    prior = tiny_predictor.prior_named("benchmark")
+
+    def price(words):
+        return tiny_predictor.compare(" ".join(words)).under(prior).to_dict("mean")[model]["price_usd"]
+
+    assert answer["price_usd"] == pytest.approx(price(PHRASES), abs=0.02)
+    for at, one in enumerate(answer["phrases"]):
+        adds = price(PHRASES) - price(PHRASES[:at] + PHRASES[at + 1 :])
+        assert one["adds_usd"] == pytest.approx(adds, abs=0.05)
+        assert one["share"] == pytest.approx(one["adds_usd"] / answer["price_usd"], abs=0.001)
+
+
+def test_an_explanation_that_cannot_be_given_is_one_sentence(client):
+    for arguments, said in (
+        (["lamp"], "phrase"),
+        ([" "], "no text"),
+        ([TEXT, "both"], "model must be one of tuned, base"),
+    ):
+        with pytest.raises(Exception, match=said):
+            client.predict(*arguments, api_name="/explain")
+
+
 # As MCP tools --------------------------------------------------------------------------------------------
 
 
@@ -196,15 +227,17 @@ def test_the_endpoints_are_mcp_tools_that_answer_in_json(client, tiny_predictor)
         ("predict", {"product_text": TEXT, "rule": "median"}),
         ("predict_batch", {"texts": [TEXT, ""]}),
         ("predict", {"product_text": " "}),
+        ("explain", {"product_text": " ".join(PHRASES)}),
     )
     assert [f"/{name}" for name in tools] == NAMES
     for tool in tools.values():
         for name, about in tool.inputSchema["properties"].items():
             assert about["description"] and {"type", "enum", "oneOf"} & set(about), (tool.name, name)
-    (failed, one), (_, many), (refused, sentence) = answers
+    (failed, one), (_, many), (refused, sentence), (_, why) = answers
     assert not failed
     assert without_seconds(json.loads(one)) == without_seconds(tiny_predictor.compare(TEXT).to_dict("median"))
     assert [sorted(row)[0] for row in json.loads(many)] == ["high_usd", "error"]
+    assert [part["phrase"] for part in json.loads(why)["phrases"]] == PHRASES
     assert refused and sentence.startswith("There is no text yet")
 
 
