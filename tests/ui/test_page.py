@@ -214,6 +214,8 @@ def test_hostile_text_is_text(visit, tiny_predictor, monkeypatch):
 def test_example_fills_the_box_and_predicts(visit, tiny_predictor):
     page = visit()
     example = load_examples()[1]
+    page.get_by_role("button", name=example["label"], exact=True).hover()
+    expect(page.locator("#tip")).to_have_text(example["typical"])
     page.get_by_role("button", name=example["label"], exact=True).click()
     expect(product(page)).to_have_value(example["text"])
     expect_prices(page, tiny_predictor, example["text"])
@@ -289,6 +291,7 @@ def test_on_a_phone_the_answer_comes_into_view_and_the_text_folds(visit, tiny_pr
     assert product(page).bounding_box()["height"] < height
     product(page).focus()
     assert product(page).bounding_box()["height"] >= height
+    predict(page, tiny_predictor, "a table")
     tuned, base = (page.locator(f"#head-{which}").bounding_box() for which in ("tuned", "base"))
     assert base["y"] >= tuned["y"] + tuned["height"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

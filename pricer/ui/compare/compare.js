@@ -103,6 +103,12 @@ window.pricer = {
   },
 };
 
+// The folded text opens when it is entered, and stays so until the next answer: were it to fold when it is left, the
+// button that is being pressed would move away.
+document.addEventListener("focusin", (event) => {
+  if (event.target.closest("#product-text")) compare().classList.remove("answered");
+});
+
 addEventListener("popstate", (event) => {
   const before = event.state?.pricer;
   if (before && before.text !== box()?.value) window.pricer.restore(before);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,13 @@ class Strip(gr.HTML):
     again = quiet_event("again")  # ask again for a row, as it was read
     clear = quiet_event("clear")
 
-    def __init__(self, **kwargs: Any):
+    def __init__(self, typical: list[str], **kwargs: Any):
+        """`typical`: what each example typically costs, for the mouse over its chip."""
         script = Path(__file__).with_name("strip.js").read_text(encoding="utf-8")
         super().__init__(
             [],
             html_template='<div class="strip-root"></div>',
-            js_on_load=script.replace("WORDS", words.STRIP_WORDS),
+            js_on_load=script.replace("WORDS", words.STRIP_WORDS).replace("TYPICAL", json.dumps(typical)),
             apply_default_css=False,
             **kwargs,
         )

@@ -25,6 +25,13 @@ function draw() {
   root.append(head, table);
 }
 root.addEventListener("click", (event) => event.target.id === "clear-tried" && trigger("clear", {}));
+// What an example typically costs, on its chip when it is looked at: Gradio makes chips anew, without what was put on them.
+const typical = TYPICAL;
+function price(event) {
+  const chip = event.target.closest?.("[id^=example-]");
+  if (chip) chip.dataset.tip = typical[Number(chip.id.slice("example-".length))];
+}
+for (const name of ["pointerover", "focusin"]) document.addEventListener(name, price, true);
 window.pricerAskAgain = (before) => trigger("again", before);
 watch("value", draw);
 draw();

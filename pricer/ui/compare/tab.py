@@ -175,7 +175,7 @@ class _Tab:
         with gr.Column(elem_id="answer"):
             with gr.Row(elem_classes="top"):
                 parts["lead"] = gr.HTML(shown["lead"], elem_id="lead")
-                with gr.Column(scale=0, min_width=260, elem_classes="knobs"):
+                with gr.Column(scale=0, min_width=290, elem_classes="knobs"):
                     prior = gr.Radio(
                         [(words.PRIORS.get(name, name), name) for name in self.priors],
                         value=self.prior,
@@ -211,7 +211,10 @@ class _Tab:
             )
             parts["facts"] = gr.HTML(shown["facts"], elem_id="facts")
             raw = gr.Button(words.RAW_BUTTON, size="sm", elem_id="raw", interactive=ready)
-        self.strip, self.tried = Strip(elem_id="tried"), gr.BrowserState([], **STORAGE)
+        self.strip, self.tried = (
+            Strip([e["typical"] for e in self.examples], elem_id="tried"),
+            gr.BrowserState([], **STORAGE),
+        )
         parts["latest"] = gr.JSON(shown["latest"], visible="hidden")
         return self.wire(product, go_, chips, notice, parts, actual, rule, prior, axis, raw)
 
