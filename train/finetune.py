@@ -45,9 +45,6 @@ from train.trainer import PriceTrainer, scoring_limits
 
 log = logging.getLogger("train.finetune")
 EXAMPLES = 256  # prompts by which start_from judges what a layer does
-PRICES_FILE = (
-    "prices.parquet"  # each priced training row's price (USD) and what it counted: the prior of the result
-)
 VERSIONS = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
 
 
@@ -123,7 +120,6 @@ def run(
     validation = validation_rows(recipe, folder)
     target_prices = validation["price"].to_numpy(float)
     rows = training_rows(recipe, folder, target_prices, config.seed)
-    prices = rows.loc[rows["weight"] > 0, ["price", "weight", "part"]]
     teacher = None
     if recipe.teachers:
         teacher = lessons(recipe, rows, device, scoring_limits(recipe, config))
@@ -195,7 +191,6 @@ def run(
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
         out = save_run(model, tokenizer, recipe, fields, record, folder, prior)
-        prices.to_parquet(out / PRICES_FILE, index=False)
         log.info("written to %s", out)
     trainer.accelerator.wait_for_everyone()
     return record
