@@ -231,7 +231,7 @@ def item_strip(item: Item, pair: tuple[str, str], kind_names: dict[str, str]) ->
             y=[kind_names[g.info.kind] for g in group],
             mode="markers+text" if name else "markers",
             text=[end.upper()] * len(group),
-            textposition="top center",
+            textposition="middle right",
             textfont={"size": 12},
             cliponaxis=False,
             marker={
