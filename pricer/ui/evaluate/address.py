@@ -44,6 +44,12 @@ class Address(gr.HTML):
         An empty one takes away what this tab has put there."""
         return json.dumps({"query": query, "step": step, "at": time.time_ns()})  # each is another value
 
+    @staticmethod
+    def answered(query: str) -> str:
+        """The value after a `go` to `query`: where the browser has gone on meanwhile it asks again, so that of Back and
+        Forward in quick turn the last one counts."""
+        return json.dumps({"answered": query, "at": time.time_ns()})
+
     @property
     def skip_api(self) -> bool:
         return True

@@ -257,7 +257,8 @@ class _Tab:
                 return self.answer(session, own, lambda arena, view: make(arena, view, said), again=again)
 
             handle.__annotations__["said"] = kind  # by which Gradio knows what to hand over
-            event(handle, [session, own_runs], outputs, **AT_ONCE)
+            each = {"trigger_mode": "multiple"} if kind is ActionEvent else {}  # two quick presses are two
+            event(handle, [session, own_runs], outputs, **AT_ONCE, **each)
 
         def on_value(event: Callable, name: str, read: Callable[[Arena, Any], Any]) -> None:
             """The field `name` of the view is what `read(arena, value)` makes of the part's value."""
@@ -393,15 +394,20 @@ class _Tab:
     def _follow_address(self, tabs: gr.Tabs, session: gr.State, own_runs: gr.State, outputs: list) -> None:
         def on_go(session: Session | None, own: OwnRuns, event: AddressEvent):
             if not is_link(event.query):
-                return [gr.update(selected="compare"), *[gr.skip()] * len(outputs)]
+                skips = [gr.skip()] * len(outputs)
+                skips[outputs.index(self.address)] = Address.answered(event.query)
+                return [gr.update(selected="compare"), *skips]
             view, complaints = self._read(event.query, own)
             session, said, _, *shown = self.answer(session, own, lambda arena, now: view)
-            return [gr.update(selected="evaluation"), session, complaint(complaints), gr.skip(), *shown]
+            address = Address.answered(event.query)
+            return [gr.update(selected="evaluation"), session, complaint(complaints), address, *shown]
 
         def on_tab(chosen: gr.SelectData):
             return gr.skip() if chosen.value == text.EVALUATE_TAB else Address.show("", step=True)
 
-        self.address.go(on_go, [session, own_runs], [tabs, *outputs], **AT_ONCE)
+        # Gradio's "always_last" sends the data of the first of several quick events again, not of the last.
+        each = AT_ONCE | {"trigger_mode": "multiple"}
+        self.address.go(on_go, [session, own_runs], [tabs, *outputs], **each)
         tabs.select(on_tab, None, self.address, **AT_ONCE)
 
 
