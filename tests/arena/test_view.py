@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricer.arena import view as views
+from pricer.arena.arena import Arena
 from pricer.arena.metrics import OUTCOMES
-from pricer.arena.view import COLUMNS, PANELS, PRESETS, SETS, SORTS, View, is_link
+from pricer.arena.runs import load_items, load_runs
+from pricer.arena.view import COLUMNS, EVERYDAY_PAIR, PANELS, PRESETS, SETS, SORTS, View, is_link
 
 RUNS = ("one", "two", "llama-3.1-8b-base", "llama-3.1-8b-qlora-seed")
 CATEGORIES = ("Toys & Games", "Office=Products", "Büro", "plain")
@@ -139,3 +141,10 @@ def test_a_link_with_a_run_of_ones_own_says_who_has_it():
         "The link's a=own-mine is a run that only the visitor who added it has; it was left out.",
         "The link's pin=own-x is a run that only the visitor who added it has; it was left out.",
     ]
+
+
+def test_the_everyday_items_open_with_what_compare_shows():
+    arena = Arena(load_runs(item_set="everyday"), load_items(item_set="everyday"))
+    first = arena.first_view()
+    assert (first.run_a, first.run_b) == EVERYDAY_PAIR
+    assert arena.infos[first.run_b].prior == "shop" and len(arena.pair(*EVERYDAY_PAIR)) == 750
