@@ -213,8 +213,12 @@ def test_preparing_on_a_full_disk_keeps_the_old_files(tmp_path, capsys):
 def assets(tmp_path, monkeypatch):
     """A copy of the shipped runs, for the Evaluation tab."""
     folder = Path(shutil.copytree(runs.RUNS_FOLDER, tmp_path / "runs"))
-    monkeypatch.setattr("pricer.ui.evaluate.tab.load_runs", lambda: runs.load_runs(folder))
-    monkeypatch.setattr("pricer.ui.evaluate.tab.load_items", lambda: runs.load_items(folder))
+    monkeypatch.setattr(
+        "pricer.ui.evaluate.tab.load_runs", lambda **options: runs.load_runs(folder, **options)
+    )
+    monkeypatch.setattr(
+        "pricer.ui.evaluate.tab.load_items", lambda **options: runs.load_items(folder, **options)
+    )
     return folder
 
 
@@ -228,7 +232,7 @@ def test_the_page_opens_without_a_run_whose_file_is_cut(assets, caplog, ending):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with caplog.at_level(logging.WARNING):
         words = words_of(build_demo(None, "No models.", Settings.from_env({})))
-    [said] = [record.getMessage() for record in caplog.records if "embedded-tuned" in record.getMessage()]
+    [said] = {record.getMessage() for record in caplog.records if "embedded-tuned" in record.getMessage()}
     assert said.endswith(".") and "\n" not in said
     assert text.RUNS_MISSING.partition("**")[2][:20] not in words
     shown = Arena(runs.load_runs(assets), runs.load_items(assets)).runs

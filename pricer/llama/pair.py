@@ -31,7 +31,7 @@ from pricer.llama.gate import (
     fitting,
     own_weights,
 )
-from pricer.llama.loading import bitsandbytes_hidden, explained, quiet_peft
+from pricer.llama.loading import bitsandbytes_hidden, explained, give_memory_back, quiet_peft
 from pricer.llama.quantised import dequantise_once
 from pricer.settings import PASSES, Settings
 
@@ -106,6 +106,7 @@ def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = 
             log.warning("Slower than it could be: the lean forward pass does not know %s.", reason)
         else:
             pair.weights = freeze(pair.llama)
+        give_memory_back()
     return pair
 
 

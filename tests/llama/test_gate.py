@@ -400,7 +400,7 @@ sys.exit(main(["a lamp"]))
 """,
         **tiny_env(),
     )
-    assert out.splitlines()[0].split() == ["Base", "Fine-tuned"] and len(out.splitlines()) == 6
+    assert out.splitlines()[0].split() == ["Base", "Fine-tuned"] and len(out.splitlines()) == 7
 
 
 def test_what_peft_warns_of_is_in_the_log(tiny_env, adapter_copy, caplog):

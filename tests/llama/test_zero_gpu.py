@@ -15,7 +15,6 @@ from pricer.llama.pair import load_pair
 from pricer.llama.predictor import Predictor
 from pricer.settings import PASSES, PROFILES, Settings
 from pricer.ui import build_demo, zero_gpu
-from pricer.ui.compare.tab import predict_all
 
 ROOT = Path(__file__).parents[2]
 TEXT = "cordless drill with two batteries"
@@ -86,11 +85,11 @@ def shared(spaces, tiny_pair):
 
 
 def test_one_request_serves_both_passes(shared, spaces, tiny_predictor):
-    *_, answer = predict_all(shared, TEXT)
+    answer = dict(shared.both_passes(shared.prepare(TEXT)))
     assert spaces.requests == [("both_passes", 17)]
     direct = tiny_predictor.compare(TEXT)
     for which in PASSES:
-        got, wanted = answer.predictions[which].distribution, getattr(direct, which).distribution
+        got, wanted = answer[which].distribution, getattr(direct, which).distribution
         assert got.probabilities == pytest.approx(wanted.probabilities, abs=1e-9)
     assert shared.compare(TEXT).to_dict()["base"]["price_usd"] == direct.to_dict()["base"]["price_usd"]
     assert spaces.requests == [("both_passes", 17)] * 2
@@ -110,7 +109,7 @@ def test_a_list_of_texts_and_the_raw_text_ask_too(shared, spaces, tiny_predictor
 
 def test_bad_input_asks_for_no_gpu_and_keeps_its_sentence(shared, spaces):
     with pytest.raises(InputError):
-        list(predict_all(shared, "   "))
+        list(shared.both_passes(shared.prepare("   ")))
     with pytest.raises(InputError):
         shared.compare("")
     assert not spaces.requests
