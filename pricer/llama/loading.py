@@ -104,7 +104,7 @@ def looks_like_a_path(name: str) -> bool:
 
 
 def give_memory_back() -> None:
-    """Let the system have what loading needed and has freed: glibc keeps it, 300 MB behind the embedded pair. Elsewhere
-    nothing happens."""
+    """Let the system have what loading or a pass needed and has freed: glibc keeps it, 300 MB behind the embedded pair.
+    Elsewhere nothing happens."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -20,6 +20,7 @@ from transformers import DynamicCache, LlamaForCausalLM
 from pricer.errors import InputError, SetupError
 from pricer.llama.batches import Work, token_batches
 from pricer.llama.forward import Texts
+from pricer.llama.loading import give_memory_back
 from pricer.llama.pair import LlamaPair, load_pair
 from pricer.llama.prediction import Comparison, Prediction, default_rule
 from pricer.llama.tree import Batch
@@ -145,6 +146,8 @@ class Predictor:
             )
             ended = time.perf_counter()
             start()
+        if self.pair.device.type == "cpu":
+            give_memory_back()
 
     def _batches(self, prompts: Sequence[Prompt]) -> Iterator[tuple[list[int], list[list[int]]]]:
         """(indices into `prompts`, their token ids), batch by batch."""
