@@ -123,11 +123,11 @@ def test_an_uploaded_run_is_compared_and_can_be_a_or_b_or_taken_away(visit):
 def test_another_visitor_does_not_see_it(visit):
     page, other = visit(), visit()
     page.unfold(text.OWN_TITLE)
-    give(page, "index,guess\n1,2\n2,3\n", "secret.csv")
-    expect(page.locator("#own-runs .chip")).to_contain_text("secret · 2")
+    give(page, "index,guess\n1,2\n2,3\n", "mine-alone.csv")
+    expect(page.locator("#own-runs .chip")).to_contain_text("mine-alone · 2")
     other.get_by_role("button", name=text.SWAP).click()
     expect(other.locator("#board .badge.kind-own")).to_have_count(0)
-    assert "secret" not in other.content()
+    assert "mine-alone" not in other.content()
 
 
 @pytest.mark.parametrize(
