@@ -296,7 +296,7 @@ def wrong_files(folder: Path) -> dict[str, str]:
         "image.parquet": "no parquet file",
         "image.csv": "is no UTF-8 text",
         "image.jsonl": "is no JSONL file",
-        "image.jsonl.gz": "is no JSONL file",
+        "image.jsonl.gz": "is not packed, or not as .gz",
         "empty.jsonl": "is no JSONL file",
         "empty.csv": "file is empty",
         "letter.txt": "it has: Dear Sir",
