@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -166,25 +167,46 @@ def _low_rank(modules: Sequence[Any]) -> LowRank | None:
 @dataclass
 class _Text:
     """What is kept of one text: the keys and values of its prompt and of its nodes so far, by layer, each
-    (kv_heads, tokens, width); and at which place of those each lattice node is (-1: none)."""
+    (kv_heads, tokens, width); and at which place of those each lattice node is (-1: none). The first `past` tokens of
+    its prompt were computed with another text."""
 
     length: int
+    past: int
     prompt: list[tuple[torch.Tensor, torch.Tensor]]
     nodes: list[tuple[torch.Tensor, torch.Tensor] | None]
     place: np.ndarray
     count: int = 0
 
+    @cached_property
+    def sees(self) -> torch.Tensor:
+        """(length - past, length): which of its prompt's tokens each one that is computed here sees."""
+        return torch.ones(self.length - self.past, self.length, dtype=torch.bool).tril(self.past)
+
 
 class Texts:
     """A batch of prompts and their nodes in one pass, `tuned` or the base's.
 
-    ids: the prompts' tokens. `prompts` comes first, then `nodes` any number of times.
+    ids: the prompts' tokens. `prompts` comes first, then `nodes` any number of times. Where `begun`, a batch of one
+    whose prompt was computed, is given, the first `past[i]` tokens of prompt i are the same as its and taken from
+    there; they are fewer than the prompt has.
     """
 
-    def __init__(self, weights: Weights, tuned: bool, lattice: PriceLattice, ids: Sequence[Sequence[int]]):
+    def __init__(
+        self,
+        weights: Weights,
+        tuned: bool,
+        lattice: PriceLattice,
+        ids: Sequence[Sequence[int]],
+        begun: Texts | None = None,
+        past: Sequence[int] = (),
+    ):
         self.weights, self.tuned, self.lattice, self.ids = weights, tuned, lattice, ids
+        self.begun = begun.texts[0].prompt if begun else None
         layers = len(weights.layers)
-        self.texts = [_Text(len(own), [], [None] * layers, np.full(len(lattice), -1)) for own in ids]
+        self.texts = [
+            _Text(len(own), known, [], [None] * layers, np.full(len(lattice), -1))
+            for own, known in zip(ids, past or [0] * len(ids), strict=True)
+        ]
 
     def prompts(self, nodes: np.ndarray) -> torch.Tensor:
         """Hidden states (batch, 1 + m, hidden) of the prompts' ends and of their first m nodes. nodes: (batch, m),
@@ -197,10 +219,13 @@ class Texts:
 
     def _forward(self, nodes: np.ndarray, with_prompts: bool) -> torch.Tensor:
         w, real = self.weights, nodes >= 0
-        lengths = [text.length if with_prompts else 0 for text in self.texts]
+        lengths = [text.length - text.past if with_prompts else 0 for text in self.texts]
         counts = real.sum(axis=1).tolist()
-        tokens = [token for own in self.ids for token in own] if with_prompts else []
-        positions = [p for length in lengths for p in range(length)]
+        tokens, positions = [], []
+        if with_prompts:
+            for text, own in zip(self.texts, self.ids, strict=True):
+                tokens.extend(own[text.past :])
+                positions.extend(range(text.past, text.length))
         own_nodes = [row[fits] for row, fits in zip(nodes, real, strict=True)]
         seen = []
         for text, mine in zip(self.texts, own_nodes, strict=True):
@@ -262,14 +287,19 @@ class Texts:
         for text, length, count, (places, none) in zip(self.texts, lengths, counts, seen, strict=True):
             if length:
                 part = slice(first, first + length)
-                text.prompt.append((k[part].transpose(0, 1), v[part].transpose(0, 1)))
+                own = (k[part].transpose(0, 1), v[part].transpose(0, 1))
+                if text.past:
+                    known = (one[:, : text.past] for one in self.begun[number])
+                    own = tuple(torch.cat(pair, dim=1) for pair in zip(known, own, strict=True))
+                text.prompt.append(own)
                 asking = q[first + length - 1 : first + length] if ends_only else q[part]
-                keys, values = text.prompt[number]
+                keys, values = own
                 found = F.scaled_dot_product_attention(
                     asking.transpose(0, 1)[None],
                     keys[None],
                     values[None],
-                    is_causal=not ends_only,
+                    attn_mask=text.sees if text.past and not ends_only else None,
+                    is_causal=not (text.past or ends_only),
                     enable_gqa=w.heads != w.kv_heads,
                 )
                 mixed.append(found[0].transpose(0, 1).flatten(1))

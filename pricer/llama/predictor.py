@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from transformers import DynamicCache, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from pricer.errors import InputError, SetupError
 from pricer.llama.batches import Work, token_batches
@@ -187,16 +187,15 @@ class Predictor:
         shared = [_shared(first, one) for one in ids]
         order = sorted(range(len(ids)), key=lambda i: shared[i])
         with self.pair.use(which) as llama:
-            cache = DynamicCache(config=llama.config)
-            llama.model(input_ids=self._send(np.array([first])), past_key_values=cache, use_cache=True)
+            begun = self._start(llama, [first], which)
+            begun.prompts(np.empty((1, 0), int))
         for at in range(0, len(order), VARIANTS):
             started, rows = time.perf_counter(), order[at : at + VARIANTS]
             chosen = [ids[i] for i in rows]
-            past = min(min(shared[i], len(ids[i]) - 1) for i in rows)
+            past = [min(shared[i], len(ids[i]) - 1) for i in rows]
             with self.pair.use(which) as llama:
-                beginning = _beginning(llama, cache, past, len(rows))
-                begun = Batch(llama, self.lattice, chosen, self._send, beginning, past)
-                distributions = PriceDistribution(_result(self._score(llama, chosen, which, begun)))
+                batch = self._start(llama, chosen, which, begun, past)
+                distributions = PriceDistribution(_result(self._score(llama, chosen, which, batch)))
             seconds = (time.perf_counter() - started) / len(rows)
             yield rows, [Prediction(distributions[k], seconds, *reading) for k in range(len(rows))]
 
@@ -256,11 +255,19 @@ class Predictor:
             )
         return probabilities
 
-    def _start(self, llama: LlamaForCausalLM, ids: list[list[int]], which: str) -> Texts | Batch:
+    def _start(
+        self,
+        llama: LlamaForCausalLM,
+        ids: list[list[int]],
+        which: str,
+        begun: Texts | Batch | None = None,
+        past: Sequence[int] = (),
+    ) -> Texts | Batch:
+        """A batch; behind the first `past[i]` tokens of what was `begun` where that is given."""
         weights = self.pair.weights
-        if weights and weights.reach(ids, self.lattice):
-            return Texts(weights, which == "tuned", self.lattice, ids)
-        return Batch(llama, self.lattice, ids, self._send)
+        if isinstance(begun, Texts) if begun else weights and weights.reach(ids, self.lattice):
+            return Texts(weights, which == "tuned", self.lattice, ids, begun, past)
+        return Batch(llama, self.lattice, ids, self._send, begun, min(past, default=0))
 
     def _count(self, items: int, prompt_tokens: int, prompt_places: int, nodes: np.ndarray) -> None:
         work, real = self.work, int((nodes >= 0).sum())
@@ -316,14 +323,6 @@ class Predictor:
 def _shared(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens two prompts have in common from the first on."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def _beginning(llama: LlamaForCausalLM, cache: DynamicCache, past: int, batch: int) -> DynamicCache:
-    """The first `past` tokens of a cache of one prompt, for a batch of them."""
-    begun = DynamicCache(config=llama.config)
-    for i, layer in enumerate(cache.layers):
-        begun.update(*(part[:, :, :past].expand(batch, -1, -1, -1) for part in (layer.keys, layer.values)), i)
-    return begun
 
 
 def _result(steps: Generator[None, None, np.ndarray]) -> np.ndarray:

@@ -44,8 +44,9 @@ class Batch:
     """A batch of prompts and their nodes in transformers' own pass, with whatever adapter is on: padded on the right,
     over one key-value cache. `send` brings an array to the model's device.
 
-    ids: the prompts' tokens. `prompts` comes first, then `nodes` any number of times. A `cache` that is given holds the
-    first `past` tokens of all of them already, fewer than any has.
+    ids: the prompts' tokens. `prompts` comes first, then `nodes` any number of times. Where `begun`, a batch of one
+    whose prompt was computed, is given, the first `past` tokens of all prompts are the same as its and taken from
+    there; they are fewer than any has.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Batch:
         lattice: PriceLattice,
         ids: Sequence[Sequence[int]],
         send: Callable[[np.ndarray], torch.Tensor],
-        cache: DynamicCache | None = None,
+        begun: Batch | None = None,
         past: int = 0,
     ):
         lengths = np.array([len(own) for own in ids])
@@ -63,7 +64,10 @@ class Batch:
             padded[row, : len(own)] = own
         self.llama, self.send, self.tree = llama, send, Tree(lattice, lengths)
         self.ids, self.lengths = send(padded), send(lengths)
-        self.cache, self.past = cache or DynamicCache(config=llama.config), past
+        self.cache, self.past = DynamicCache(config=llama.config), past
+        for i, layer in enumerate(begun.cache.layers if past else ()):
+            known = (part[:, :, :past].expand(len(ids), -1, -1, -1) for part in (layer.keys, layer.values))
+            self.cache.update(*known, i)
         self.columns = padded.shape[1]
 
     def prompts(self, nodes: np.ndarray) -> torch.Tensor:

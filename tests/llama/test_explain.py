@@ -36,9 +36,13 @@ def test_phrases_are_in_order_and_few(text):
 
 
 @pytest.mark.parametrize("pair", ["tiny_pair", "llama3_pair"])
+@pytest.mark.parametrize("way", ["lean", "transformers"])
 @pytest.mark.parametrize("which", ["base", "tuned"])
-def test_a_shared_beginning_gives_the_same_distributions(request, pair, which):
+def test_a_shared_beginning_gives_the_same_distributions(request, monkeypatch, pair, way, which):
     predictor = Predictor(request.getfixturevalue(pair))
+    assert predictor.pair.weights is not None
+    if way == "transformers":
+        monkeypatch.setattr(predictor.pair, "weights", None)
     prompt = predictor.prepare("Red lamp, of glass, 20 W, new. For a desk")
     text = product_text(prompt.text)
     parts, found = phrases(text), {}
@@ -50,4 +54,4 @@ def test_a_shared_beginning_gives_the_same_distributions(request, pair, which):
         alone = predictor.prepare(without(text, [part]))
         assert alone.text == frame(without(text, [part]), predictor.pair.adapter.question)
         expected = predictor.predict([alone], which)[0]
-        np.testing.assert_allclose(found[i].own.probabilities, expected.own.probabilities, atol=1e-3)
+        np.testing.assert_allclose(found[i].own.probabilities, expected.own.probabilities, atol=1e-4)

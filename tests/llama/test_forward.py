@@ -103,6 +103,23 @@ def test_it_gives_what_transformers_gives(digit_tokenizer, shape):
             assert (mine - theirs).abs().max() < 2e-5
 
 
+@pytest.mark.parametrize("shape", ["GQA", "MHA"])
+def test_a_beginning_that_was_computed_with_another_text_gives_the_same(digit_tokenizer, shape):
+    weights, lattice = (
+        freeze(tiny(digit_tokenizer, **SHAPES[shape]).get_base_model()),
+        PriceLattice(digit_tokenizer),
+    )
+    whole = list(range(3, 60))
+    ids, past = [[*whole[:40], 9, 30, 7], [*whole[:5], 44]], [40, 5]
+    begun = Texts(weights, True, lattice, [whole])
+    alone, behind = Texts(weights, True, lattice, ids), Texts(weights, True, lattice, ids, begun, past)
+    with torch.inference_mode():
+        begun.prompts(np.empty((1, 0), int))
+        for number, nodes in enumerate(rounds_of(lattice)):
+            mine, theirs = (one.nodes(nodes) if number else one.prompts(nodes) for one in (behind, alone))
+            assert (mine - theirs).abs().max() < 2e-5
+
+
 def test_both_ways_give_the_same_prices(tiny_env, llama3_pair):
     for pair in (load_pair(Settings.from_env(tiny_env())), llama3_pair):
         assert pair.weights is not None
