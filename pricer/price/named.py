@@ -9,19 +9,24 @@ import re
 from dataclasses import dataclass
 
 _AMOUNT = r"(?:\d{1,3}(?:,\d{3})+|\d{1,7})(?:\.\d{1,2})?"
-_ENDS = r"(?![\w%]|[.,]\d)"  # `$20V` and `$5k` are no prices, and `89.955` is no amount
+_OTHERS = r"(?:CAD|AUD|NZD|MXN|HKD|SGD|TWD|BRL|ARS|CLP|COP)"  # whose sign is $ as well
+# `$20V` and `$5k` are no prices, `89.955` is no amount, `$5 off` is not what the thing costs.
+_ENDS = rf"(?![\w%]|[.,]\d|\s?{_OTHERS}\b|\soff\b)"
+_UNIT = r"(?:\s?/\s?[a-z]+|\s(?:each|apiece|per\s[a-z]+)\b)?"
 _NAMED = re.compile(
     # A letter before the sign makes it another country's dollar, but for US$.
-    rf"(?:\bUS\s?\$|\bUSD\s?\$?|(?<![A-Za-z\d$])\$)\s?(?P<behind>{_AMOUNT})(?:\s?USD\b)?{_ENDS}"
-    rf"|(?<![\w.,$€£¥-])(?P<before>{_AMOUNT})\s?(?:(?:US\s?)?\$(?![\d$\w])|USD\b|(?:US\s)?dollars\b)",
+    rf"(?<!\bsave\s)(?<!\b{_OTHERS}\s)(?:\bUS\s?\$|\bUSD\s?\$?|(?<![A-Za-z\d$])\$)\s?(?P<behind>{_AMOUNT})(?:\s?USD\b)?{_ENDS}{_UNIT}"
+    rf"|(?<!\bsave\s)(?<![\w.,$€£¥-])(?P<before>{_AMOUNT})\s?(?:(?:US\s?)?\$(?![\d$\w])|USD\b|(?:US\s)?dollars\b){_ENDS}{_UNIT}",
     re.IGNORECASE,
 )
 _LABEL_CHARS = 60  # at most
-# What would be left standing without its price: `Price: `, `Now only `.
+# What would be left standing without its price: `Price: `, `Now only `, the hyphen of `$5-$10`, brackets around one.
 _LABEL = re.compile(
-    r"(?:\b(?:(?:list|sale|our|retail|regular|unit)\s+)?(?:price|msrp|rrp|was|now|only|for|costs?)\b\s*(?:is\b|:)?\s*)+$",
+    r"(?:\b(?:(?:list|sale|our|retail|regular|unit)\s+)?(?:price|msrp|rrp|was|now|only|for|from|starting at|costs?)\b\s*(?:is\b|:)?\s*)+$",
     re.IGNORECASE,
 )
+_BETWEEN = re.compile(r"\s*(?:-|–|—|/|,|to|or|and)?\s*", re.IGNORECASE)
+_EMPTY = re.compile(r"[ \t]*(?:\(\s*\)|\[\s*\])")
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,22 @@ def named_prices(text: str) -> list[NamedPrice]:
 
 def without_prices(text: str, named: list[NamedPrice]) -> str:
     """The text with these prices taken out, and the blanks around them closed up."""
-    parts, at = [], 0
-    for price in named:
-        parts.append(text[at : price.start].rstrip(" \t"))
+    if not named:
+        return text.strip()
+    kept, at = text[: named[0].start].rstrip(" \t"), named[0].end
+    for price in named[1:]:
+        part = text[at : price.start]
+        if not _BETWEEN.fullmatch(part):
+            kept = _joined(kept, part.rstrip(" \t"))
         at = price.end
-    kept = parts[0] if parts else ""
-    for part in [*parts[1:], text[at:]] if parts else []:
-        part = part.lstrip(" \t")
-        if part[:1] in (",", "."):  # one sign between two halves, not two
-            kept = kept.rstrip(",")
-        glue = "" if not kept or kept.endswith("\n") or part[:1] in ("", "\n", ",", ".", ";", ")") else " "
-        kept += glue + part
-    return (kept if parts else text).strip()
+    return _EMPTY.sub("", _joined(kept, text[at:])).strip()
+
+
+def _joined(kept: str, part: str) -> str:
+    """Two halves between which a price stood: with one sign between them, not two, and none at a line's beginning."""
+    part = part.lstrip(" \t")
+    if not kept or kept.endswith("\n"):
+        return kept + part.lstrip(" \t,.;!")
+    if part[:1] in (",", ".", ";", "!", ")", "]"):
+        return kept.rstrip(",") + part
+    return kept + ("" if part[:1] in ("", "\n") or kept[-1] in "([" else " ") + part
