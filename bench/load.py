@@ -3,9 +3,11 @@
 python -m bench.load [--clients 50] [--seconds 60] [--profile embedded] [--url http://127.0.0.1:7860]
 
 Starts the app on this machine, in a process of its own, or asks the one at --url, which must have the same models.
-Each client has its own order of texts and asks the endpoint that programs use, one text after the other; told that
-the queue is full, it comes back after a second. Requests that are in line when the time is over still get their answer.
-Prints a row for bench/README.md; exit code 1 when an answer was wrong or missing, or memory grew.
+Each client asks the endpoint that programs use, one text after the other: in turn one that nobody asks but this client,
+once, and one of a few that all ask for again and again. Told that the queue is full, it comes back after a second.
+Requests that are in line when the time is over still get their answer. When all have theirs, each is held against a
+direct prediction of its text. Prints a row for bench/README.md; exit code 1 when an answer was wrong or missing, or
+memory grew.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import random
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,12 @@ import psutil
 from bench.machine import about, sentence
 from bench.products import products
 from pricer.errors import SetupError, report
+from pricer.llama.prediction import Comparison
 from pricer.llama.predictor import Predictor, load_predictor
 from pricer.settings import PASSES, PROFILES, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXTS = 40  # in all
+REPEATED, NEW = 20, 30  # texts that all ask for; of each client alone, at most
 RULE = "log-mean"
 START_SECONDS = 600  # for a machine that prepares the base for the first time
 COME_BACK_SECONDS = 1.0
@@ -49,19 +51,38 @@ PACKAGES = ("gradio", "torch", "transformers")
 
 
 @dataclass
+class Answered:
+    """`seconds` from asking to having it; `new`: whether nobody had asked for the text."""
+
+    client: int
+    text: str
+    new: bool
+    answer: dict[str, Any]
+    seconds: float
+
+
+@dataclass
 class Load:
     """What came of it. `wrong`: answers to another text; `failed`: anything that is neither answer nor refusal;
     `refusals`: the different sentences. Memory in bytes, sampled over the run."""
 
-    seconds: list[float] = field(default_factory=list)  # of each answer, from asking to having it
+    answered: list[Answered] = field(default_factory=list)
     refused: int = 0
     refusals: set[str] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
 
-    def percentile(self, percent: float) -> float:
-        return float(np.percentile(self.seconds, percent)) if self.seconds else float("nan")
+    def percentile(self, percent: float, new: bool | None = None) -> float:
+        """Of the seconds; of new texts alone, or of the others."""
+        seconds = [one.seconds for one in self.answered if new in (None, one.new)]
+        return float(np.percentile(seconds, percent)) if seconds else float("nan")
+
+    def check(self, expected: dict[str, dict[str, Any]]) -> None:
+        """Hold every answer against the direct prediction of its text."""
+        for one in self.answered:
+            if not same(one.answer, expected[one.text]):
+                self.wrong.append(f"client {one.client} got another text's answer")
 
     @property
     def grown(self) -> tuple[float, float]:
@@ -75,21 +96,22 @@ class Load:
     def complaints(self) -> list[str]:
         level, growth = self.grown
         found = [*self.wrong, *self.failed]
-        if not self.seconds:
+        if not self.answered:
             found.append("no request was answered")
         if growth > max(GROWTH * level, GROWTH_BYTES):
             found.append(f"memory grew by {growth / 1e6:,.0f} MB")
         return found
 
 
-def expected_answers(predictor: Predictor, count: int = TEXTS) -> dict[str, dict[str, Any]]:
-    """Made-up texts and their direct predictions; no two have the same, so that a mixed-up answer is noticed."""
-    found: dict[str, dict[str, Any]] = {}
-    for text in products(count, predictor.pair.tokenizer, seed=1)["text"]:
-        answer = predictor.compare(text).to_dict(RULE)
-        if not any(same(answer, other) for other in found.values()):
-            found[text] = answer
-    return found
+def expected_answers(predictor: Predictor, texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Direct predictions."""
+    texts = list(dict.fromkeys(texts))
+    prompts = [predictor.prepare(text) for text in texts]
+    passes = {which: predictor.predict(prompts, which) for which in PASSES}
+    return {
+        text: Comparison(prompts[i], **{which: passes[which][i] for which in PASSES}).to_dict(RULE)
+        for i, text in enumerate(texts)
+    }
 
 
 def same(answer: dict[str, Any], expected: dict[str, Any]) -> bool:
@@ -135,28 +157,45 @@ def is_sentence(words: str) -> bool:
     return words.endswith(".") and "\n" not in words and "Traceback" not in words
 
 
+def order(number: int, repeated: Sequence[str], new: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """What one client asks for, in turn a new text and a repeated one: (text, whether it is new)."""
+    others = random.Random(number)
+    for text in new:
+        yield text, True
+        yield others.choice(repeated), False
+    while True:
+        yield others.choice(repeated), False
+
+
+def orders_of(clients: int, predictor: Predictor) -> list[Iterator[tuple[str, bool]]]:
+    """Every client's order, of made-up texts."""
+    texts = list(products(REPEATED + clients * NEW, predictor.pair.tokenizer, seed=1)["text"])
+    repeated = texts[:REPEATED]
+    return [order(n, repeated, texts[REPEATED + n * NEW :][:NEW]) for n in range(clients)]
+
+
 async def client(
-    number: int, http: httpx.AsyncClient, expected: dict[str, dict], load: Load, until: float
+    number: int, http: httpx.AsyncClient, texts: Iterator[tuple[str, bool]], load: Load, until: float
 ) -> None:
-    texts = random.Random(number).sample(list(expected), len(expected))
-    for text in itertools.cycle(texts):
+    for text, new in texts:
         if (start := time.perf_counter()) >= until:
             return
-        try:
-            kind, said = await ask(http, text)
-        except httpx.HTTPError as error:
-            kind, said = "failed", f"{type(error).__name__}: {error}"
-        if kind == "answer":
-            load.seconds.append(time.perf_counter() - start)
-            if not same(said, expected[text]):
-                load.wrong.append(f"client {number} got another text's answer")
-        elif kind == "refused":
-            load.refused += 1
-            load.refusals.add(said)
+        while True:
+            try:
+                kind, said = await ask(http, text)
+            except httpx.HTTPError as error:
+                kind, said = "failed", f"{type(error).__name__}: {error}"
+            if kind == "answer":
+                load.answered.append(Answered(number, text, new, said, time.perf_counter() - start))
+                break
+            if kind == "refused":
+                load.refused += 1
+                load.refusals.add(said)
+            else:
+                load.failed.append(f"client {number}: {said}")
             await asyncio.sleep(COME_BACK_SECONDS)
-        else:
-            load.failed.append(f"client {number}: {said}")
-            await asyncio.sleep(COME_BACK_SECONDS)
+            if (start := time.perf_counter()) >= until:
+                return
 
 
 async def watch(process: psutil.Process, memory: list[int]) -> None:
@@ -167,15 +206,16 @@ async def watch(process: psutil.Process, memory: list[int]) -> None:
 
 
 async def put_load(
-    url: str, expected: dict[str, dict], clients: int, seconds: float, process: psutil.Process | None = None
+    url: str, orders: Sequence[Iterator], seconds: float, process: psutil.Process | None = None
 ) -> Load:
-    """`clients` ask the app at `url` for `seconds`; `process` is the app's, whose memory is looked at."""
+    """Clients, each with its order of texts, ask the app at `url` for `seconds`; `process` is the app's, whose memory is
+    looked at."""
     load = Load()
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=clients)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=len(orders))
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits, trust_env=False) as http:
         watching = asyncio.create_task(watch(process, load.memory)) if process else None
         until = time.perf_counter() + seconds
-        await asyncio.gather(*(client(number, http, expected, load, until) for number in range(clients)))
+        await asyncio.gather(*(client(n, http, texts, load, until) for n, texts in enumerate(orders)))
         if watching:
             watching.cancel()
     return load
@@ -233,12 +273,14 @@ def table(load: Load, label: str, clients: int, seconds: float) -> str:
         "models": label,
         "clients": clients,
         "seconds": f"{seconds:g}",
-        "answered": len(load.seconds),
+        "answered": len(load.answered),
+        "of them new": sum(one.new for one in load.answered),
         "told to come back": load.refused,
         "wrong": len(load.wrong),
         "failed": len(load.failed),
         "p50": f"{load.percentile(50):.2f} s",
         "p95": f"{load.percentile(95):.2f} s",
+        "p50 new / repeated": f"{load.percentile(50, True):.2f} / {load.percentile(50, False):.2f} s",
         "memory, and its growth": f"{level / 1e6:,.0f} MB, {growth / 1e6:+,.0f} MB",
     }
     rows = (cells, ["---"] * len(cells), cells.values())
@@ -256,14 +298,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = ""
     try:
         settings = Settings.from_env(profile=options.profile)
-        expected = expected_answers(load_predictor(settings))
-        print(f"{len(expected)} texts with different answers", file=sys.stderr)
+        predictor = load_predictor(settings)
+        orders = orders_of(options.clients, predictor)
         if options.url:
-            load = asyncio.run(put_load(options.url, expected, options.clients, options.seconds))
+            load = asyncio.run(put_load(options.url, orders, options.seconds))
         else:
             with running_app(PRICER_PROFILE=settings.profile) as (url, process, path):
-                load = asyncio.run(put_load(url, expected, options.clients, options.seconds, process))
+                load = asyncio.run(put_load(url, orders, options.seconds, process))
                 log = path.read_text(errors="replace")
+        load.check(expected_answers(predictor, (one.text for one in load.answered)))
     except SetupError as error:
         return report(error)
     print(table(load, settings.label, options.clients, options.seconds))

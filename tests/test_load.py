@@ -19,9 +19,7 @@ def put_load(*arguments):
         return thread.submit(lambda: asyncio.run(load.put_load(*arguments))).result()
 
 
-@pytest.fixture(scope="module")
-def expected(tiny_predictor):
-    return load.expected_answers(tiny_predictor, 20)
+TEXTS = [f"Lamp {'made of wood ' * (n % 7)}in {n} sizes" for n in range(CLIENTS)]
 
 
 @pytest.fixture(scope="module")
@@ -40,33 +38,38 @@ def app(tiny_model_folder):
         yield running
 
 
-def test_every_request_gets_its_own_answer_or_a_sentence_and_memory_is_bounded(app, expected):
+def test_every_request_gets_its_own_answer_or_a_sentence_and_memory_is_bounded(app, tiny_predictor):
     url, process, log = app
-    found = put_load(url, expected, CLIENTS, SECONDS, process)
+    found = put_load(url, load.orders_of(CLIENTS, tiny_predictor), SECONDS, process)
+    expected = load.expected_answers(tiny_predictor, (one.text for one in found.answered))
+    found.check(expected)
     assert found.complaints() == []
-    assert len(found.seconds) > CLIENTS
-    assert 0 < found.percentile(50) <= found.percentile(95)
-    assert found.refused >= CLIENTS - QUEUE - 1 and found.refusals  # so many find no place at the very start
+    new = [one.text for one in found.answered if one.new]
+    assert len(new) == len(set(new)) and CLIENTS < len(new) < len(found.answered)
+    assert 0 < found.percentile(50, False) < found.percentile(50, True) <= found.percentile(95, True)
+    assert found.refused and found.refusals
     assert all("try again in" in sentence for sentence in found.refusals)
     assert "Traceback" not in log.read_text()
     row = load.table(found, "tiny", CLIENTS, SECONDS).splitlines()[-1]
-    assert f"| {len(found.seconds)} | {found.refused} | 0 | 0 |" in row
+    assert f"| {len(found.answered)} | {len(new)} | {found.refused} | 0 | 0 |" in row
 
 
-def test_answers_that_are_mixed_up_would_be_noticed(app, expected):
-    url, *_ = app
-    texts, answers = list(expected), list(expected.values())
-    mixed_up = dict(zip(texts, answers[1:] + answers[:1], strict=True))
-    found = put_load(url, mixed_up, 2, 1)
-    assert found.seconds and len(found.wrong) == len(found.seconds)
+def test_answers_that_are_mixed_up_would_be_noticed(tiny_predictor):
+    expected = load.expected_answers(tiny_predictor, TEXTS)
+    answers = list(expected.values())
+    found = load.Load([load.Answered(0, t, True, a, 1.0) for t, a in zip(TEXTS, answers, strict=True)])
+    found.check(expected)
+    assert found.complaints() == []
+    mixed_up = dict(zip(TEXTS, answers[1:] + answers[:1], strict=True))
+    found.check(mixed_up)
     assert "another text" in found.complaints()[0]
 
 
 def test_memory_that_grows_would_be_noticed():
-    level, step = 600_000_000, 1_000_000
-    flat = load.Load(seconds=[1.0], memory=[level + step * (i % 3) for i in range(200)])
-    begun = load.Load(seconds=[1.0], memory=[level // 2, *[level] * 199])  # only at the start
-    growing = load.Load(seconds=[1.0], memory=[level + step * i for i in range(200)])
+    level, step, answer = 600_000_000, 1_000_000, load.Answered(0, "a lamp", True, {}, 1.0)
+    flat = load.Load(answered=[answer], memory=[level + step * (i % 3) for i in range(200)])
+    begun = load.Load(answered=[answer], memory=[level // 2, *[level] * 199])  # only at the start
+    growing = load.Load(answered=[answer], memory=[level + step * i for i in range(200)])
     assert flat.complaints() == begun.complaints() == []
     assert growing.complaints() == ["memory grew by 100 MB"]
     assert np.isnan(load.Load().grown[0]) and load.Load().complaints() == ["no request was answered"]

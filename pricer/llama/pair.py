@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,11 +41,41 @@ log = logging.getLogger(__name__)
 _ANOTHER_ADAPTER = "train it or copy it again, or set PRICER_ADAPTER to another"
 
 
+class Turns:
+    """A lock that whoever waited longest gets next; whoever holds it may take it again."""
+
+    def __init__(self):
+        self._waiting: deque[threading.Lock] = deque()
+        self._short = threading.Lock()
+        self._holder, self._depth = 0, 0
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        with self._short:
+            if free_or_mine := self._holder in (0, me):
+                self._holder, self._depth = me, self._depth + 1
+            else:
+                (mine := threading.Lock()).acquire()
+                self._waiting.append(mine)
+        if not free_or_mine:
+            mine.acquire()  # until it is handed over
+            self._holder, self._depth = me, 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._short:
+            self._depth -= 1
+            if self._depth:
+                return
+            self._holder = -1 if self._waiting else 0  # nobody comes in between
+            if self._waiting:
+                self._waiting.popleft().release()
+
+
 class LlamaPair:
     """A Llama whose adapter can be switched off; `llama` is the plain `LlamaForCausalLM` inside.
 
-    `use("base")` and `use("tuned")` yield it in that state and hold the lock meanwhile, so
-    concurrent requests never see each other's state. `weights` are both passes' for `pricer.llama.forward`; None where
+    `use("base")` and `use("tuned")` yield it in that state and hold it meanwhile, so concurrent requests never see
+    each other's state; they get it in the order of asking. `weights` are both passes' for `pricer.llama.forward`; None where
     transformers' own pass has to serve.
     """
 
@@ -55,7 +86,7 @@ class LlamaPair:
         self.llama: LlamaForCausalLM = peft_model.get_base_model()
         self.tokenizer = tokenizer
         self.adapter = adapter
-        self._lock = threading.RLock()
+        self._turns = Turns()
 
     @property
     def device(self) -> torch.device:
@@ -65,7 +96,7 @@ class LlamaPair:
     def use(self, which: str) -> Iterator[LlamaForCausalLM]:
         if which not in PASSES:
             raise ValueError(f"a pass is one of {PASSES}, not {which!r}")
-        with self._lock, torch.inference_mode():
+        with self._turns, torch.inference_mode():
             if which == "tuned":
                 yield self.llama
             else:

@@ -12,8 +12,6 @@ from pricer.price.prior import PricePrior
 from pricer.scoring.engine import Task, score_texts
 
 STEP_SECONDS = 1.0
-# A lock that is let go and taken again at once is not handed over; so long a pause hands it to whoever waits.
-PAUSE_SECONDS = 0.001
 
 
 @dataclass(frozen=True)
@@ -52,4 +50,3 @@ def score_in_steps(
         done, spent = done + len(part), spent + took
         size = max(1, min(4 * size, int(step_seconds * len(part) / max(took, 1e-6))))
         yield Step(done, len(texts), spent / done * (len(texts) - done), dict(columns))
-        time.sleep(PAUSE_SECONDS)

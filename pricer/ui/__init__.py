@@ -8,6 +8,7 @@ from typing import Any
 
 from pricer.errors import SetupError
 from pricer.llama.predictor import Predictor
+from pricer.llama.shared import SharedPredictor
 from pricer.settings import Limits, Settings
 
 from pricer.ui import theme  # first: it keeps Gradio from sending statistics  # isort: skip
@@ -21,7 +22,7 @@ from pricer.ui.batch.tab import BatchTab
 from pricer.ui.chart import plotly_route
 from pricer.ui.compare.tab import build_compare
 from pricer.ui.evaluate.tab import build_evaluate
-from pricer.ui.guard import Guard, RequestLimit
+from pricer.ui.guard import MOST_IN_LINE, THREADS, Guard, RequestLimit
 from pricer.ui.zero_gpu import share_gpu
 
 PAGE_CSS = "".join(
@@ -41,6 +42,7 @@ def build_demo(predictor: Predictor | None, problem: str, settings: Settings) ->
     """The whole page. Without a predictor it still opens, and says `problem`."""
     if predictor and settings.zero_gpu:
         share_gpu(predictor, settings.gpu_seconds)
+    shared = predictor and SharedPredictor(predictor, together=0 if settings.zero_gpu else None)
     limit = RequestLimit(settings.limits.requests_per_minute)
     kept = (KEPT_SECONDS, KEPT_SECONDS)
     with gr.Blocks(title=text.TITLE, fill_width=False, delete_cache=kept) as demo:
@@ -51,20 +53,21 @@ def build_demo(predictor: Predictor | None, problem: str, settings: Settings) ->
         )
         with gr.Tabs() as tabs:
             with gr.Tab(text.COMPARE_TAB, id="compare"):
-                box = build_compare(predictor, problem, settings, limit)
+                box = build_compare(shared, problem, settings, limit)
             with gr.Tab(text.BATCH_TAB, id="batch"):
-                batch = BatchTab(predictor, problem, settings, limit)
+                batch = BatchTab(shared, problem, settings, limit)
                 batch.layout()
             with gr.Tab(text.EVALUATE_TAB, id="evaluation", elem_id="evaluation") as tab:
-                evaluate = build_evaluate(tab, tabs, settings, box, limit, predictor, problem)
+                evaluate = build_evaluate(tab, tabs, settings, box, limit, shared, problem)
         box.link(demo)
         if evaluate:
             evaluate.link(demo)
             batch.send(evaluate.take)
-        add_api(predictor, problem, settings, limit)
+        add_api(shared, problem, settings, limit)
         gr.HTML(f'<p class="footer-note">{text.FOOTER}</p>', elem_classes="footer")
-    # Nobody passes the queue by: without api_open=False a direct call would.
-    demo.queue(max_size=settings.limits.queue, default_concurrency_limit=1, api_open=False)
+    # Nobody passes the queue by: without api_open=False a direct call would. How many may wait, `Guard` says.
+    demo.queue(default_concurrency_limit=1, api_open=False)
+    demo.shared = shared
     return demo
 
 
@@ -96,6 +99,7 @@ def page_options(limits: Limits | None = None) -> dict[str, Any]:
         "css": look["css"] + PAGE_CSS,
         "js": PAGE_JS,
         "max_file_size": upload_bytes,
+        "max_threads": THREADS + min(limits.queue, MOST_IN_LINE),
         "state_session_capacity": limits.sessions,
         "mcp_server": mcp.AVAILABLE,
         "app_kwargs": {

@@ -21,7 +21,7 @@ from gradio_client.utils import python_type_to_json_schema
 from pricer.errors import InputError
 from pricer.llama.explain import leave_each_out, phrases
 from pricer.llama.prediction import Prediction, default_rule
-from pricer.llama.predictor import Predictor
+from pricer.llama.shared import NOBODY_WAITS, SharedPredictor
 from pricer.price.distribution import RULES
 from pricer.price.prior import SHIPPED, PricePrior
 from pricer.prompt import product_text as read_text
@@ -30,7 +30,14 @@ from pricer.scoring.steps import score_in_steps
 from pricer.settings import PASSES, Settings
 from pricer.ui import text
 from pricer.ui.compare.text import WHY_ONE_PHRASE
-from pricer.ui.guard import BATCH_QUEUE, BATCHES_AT_ONCE, MODEL_QUEUE, RequestLimit
+from pricer.ui.guard import (
+    BATCH_QUEUE,
+    BATCHES_AT_ONCE,
+    PARTS_QUEUE,
+    RequestLimit,
+    in_line,
+    still_wanted,
+)
 
 Rule = Literal[RULES]
 Models = Literal["both", "tuned"]
@@ -84,7 +91,7 @@ class BatchRow(TypedDict, total=False):
     error: str
 
 
-def add_api(predictor: Predictor | None, problem: str, settings: Settings, limit: RequestLimit) -> None:
+def add_api(predictor: SharedPredictor | None, problem: str, settings: Settings, limit: RequestLimit) -> None:
     """Inside the page's Blocks. Without a predictor each call ends in the problem."""
     usual = predictor.prior.name if predictor and predictor.prior else SHIPPED[0]
     most = settings.limits.rows_at_once(predictor.pair.device.type) if predictor else 0
@@ -104,7 +111,7 @@ def add_api(predictor: Predictor | None, problem: str, settings: Settings, limit
         """
         _check_one_of("rule", rule, (None, *RULES))
         chosen = predictor.prior_named(prior)
-        return predictor.compare(product_text).under(chosen).to_dict(rule)
+        return predictor.compare(product_text, still_wanted()).under(chosen).to_dict(rule)
 
     def predict_batch(
         request: gr.Request,
@@ -162,9 +169,9 @@ def add_api(predictor: Predictor | None, problem: str, settings: Settings, limit
         )
 
     answered = _answering(predictor, problem, limit)
-    _endpoint(answered(predict), concurrency_id=MODEL_QUEUE)
+    _endpoint(answered(predict), **in_line(settings))
     _endpoint(answered(predict_batch), concurrency_id=BATCH_QUEUE, concurrency_limit=BATCHES_AT_ONCE)
-    _endpoint(answered(explain), concurrency_id=MODEL_QUEUE)
+    _endpoint(answered(explain), concurrency_id=PARTS_QUEUE)
 
 
 def _endpoint(answer: Callable, **queue: Any) -> None:
@@ -182,7 +189,7 @@ def _endpoint(answer: Callable, **queue: Any) -> None:
     output._api_info = schema | {"description": " ".join(returns)}
 
 
-def _score(predictor: Predictor, texts: Sequence[Any], task: Task, prior: PricePrior) -> list[BatchRow]:
+def _score(predictor: SharedPredictor, texts: Sequence[Any], task: Task, prior: PricePrior) -> list[BatchRow]:
     """For each text its figures, or why it has none."""
     answers: list[BatchRow] = []
     usable: list[int] = []
@@ -194,15 +201,17 @@ def _score(predictor: Predictor, texts: Sequence[Any], task: Task, prior: PriceP
         except InputError as error:
             answers.append({"error": str(error)})
     columns: dict[str, list] = {}
+    wanted = still_wanted()
     for step in score_in_steps(predictor, [texts[at] for at in usable], task, prior=prior):
         columns = step.columns
+        _check_wanted(wanted)
     for i, at in enumerate(usable):
         answers[at] = {name: values[i] for name, values in columns.items()}
     return answers
 
 
 def _explain(
-    predictor: Predictor, product_text: str, model: str, rule: str, prior: PricePrior
+    predictor: SharedPredictor, product_text: str, model: str, rule: str, prior: PricePrior
 ) -> Explanation:
     prompt = predictor.prepare(product_text)
     read = read_text(prompt.text)
@@ -214,9 +223,10 @@ def _explain(
         return float(prediction.under(prior).distribution.point(rule))
 
     [whole] = predictor.predict([prompt], model)
-    price_usd, adds = price(whole), {}
+    price_usd, adds, wanted = price(whole), {}, still_wanted()
     for indices, predictions in leave_each_out(predictor, prompt, model):
         adds |= {i: price_usd - price(one) for i, one in zip(indices, predictions, strict=True)}
+        _check_wanted(wanted)
     effects = [
         PhraseEffect(
             phrase=read[part.start : part.end].strip(),
@@ -230,7 +240,7 @@ def _explain(
 
 
 def _answering(
-    predictor: Predictor | None, problem: str, limit: RequestLimit
+    predictor: SharedPredictor | None, problem: str, limit: RequestLimit
 ) -> Callable[[Callable], Callable]:
     """Count the request first, and let every error that is written for users reach them as its sentence."""
 
@@ -248,6 +258,12 @@ def _answering(
         return answered
 
     return decorate
+
+
+def _check_wanted(wanted: Callable[[], bool]) -> None:
+    """Raises InputError, which nobody will read, to spare the model the rest."""
+    if not wanted():
+        raise InputError(NOBODY_WAITS)
 
 
 def _check_one_of(name: str, value: Any, allowed: Sequence[str]) -> None:

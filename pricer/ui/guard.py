@@ -12,22 +12,26 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pricer.errors import InputError
-from pricer.settings import Limits
+from pricer.llama.shared import SharedPredictor
+from pricer.settings import Limits, Settings
 from pricer.ui import text
 
 SECONDS = 60.0
-PLACE_SECONDS = 5  # until a place in the queue is free, where nothing tells
+PLACE_SECONDS = 5  # until a place is free, where nothing tells
 VISITORS = 10_000  # remembered at once: the latest ones
 BODY_BYTES = 1_000_000  # of a request besides a product's text
 BYTES_PER_CHAR = 12  # at most, as JSON escapes it
-# The queue's parts, by Gradio's concurrency_id: whole batches wait for each other and never in front of a single request.
-MODEL_QUEUE, BATCH_QUEUE = "model", "batch"
+# The queue's parts, by Gradio's concurrency_id. Single texts all come in, to wait in the predictor's own line; whole
+# batches, and texts taken apart, wait for each other and never in front of a single text.
+MODEL_QUEUE, BATCH_QUEUE, PARTS_QUEUE = "model", "batch", "parts"
 BATCHES_AT_ONCE = 2
+THREADS, MOST_IN_LINE = 40, 200  # for everything else, and for those in the line
 RELAY = re.compile(r"/file=\s*https?:", re.IGNORECASE)
 
 
@@ -78,28 +82,37 @@ def visitor(request: gr.Request) -> str | None:
     return request.session_hash or str(address)
 
 
-def seconds_to_a_place(queue: Any) -> int:
-    """When the first of Gradio's running events that others wait for will be done, judged by those before it."""
-    ends = []
-    for part in queue.event_queue_per_concurrency_id.values():
-        for function, starts in part.start_times_per_fn.items():
-            if part.queue and function in queue.process_time_per_fn:
-                usual = queue.process_time_per_fn[function].avg_time
-                ends += [start + usual - time.time() for start in starts]
-    return max(1, math.ceil(min(ends))) if ends else PLACE_SECONDS
+def in_line(settings: Settings) -> dict[str, Any]:
+    """For an event that asks both models about one text. On ZeroGPU one after the other asks for a card."""
+    return {"concurrency_id": MODEL_QUEUE, "concurrency_limit": 1 if settings.zero_gpu else None}
+
+
+def still_wanted() -> Callable[[], bool]:
+    """Inside one of Gradio's events: whether whoever asked is still there for the answer. Their page or their program
+    keeps a stream open for it, and Gradio tells its event when that is gone."""
+    blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
+    event = blocks._queue.event_ids_to_events.get(event_id) if blocks and event_id else None
+    return lambda: event is None or event.alive
+
+
+def places_taken(queue: Any) -> int:
+    """How many of Gradio's events ask for the model or wait for their turn at anything else."""
+    parts = queue.event_queue_per_concurrency_id
+    return len(queue) + (parts[MODEL_QUEUE].current_concurrency if MODEL_QUEUE in parts else 0)
 
 
 class Guard:
-    """ASGI middleware: what is refused before Gradio has it, and how Gradio's own refusal is put.
+    """ASGI middleware: what is refused before Gradio has it.
 
     A body that is too long, as it arrives and without holding it in memory; uploads are files, which Gradio bounds
     itself (`max_file_size`), but one by one: here it is all of one request. And Gradio's way of fetching any public
-    address of the web for whoever asks. A full queue is said in a sentence with the seconds to wait. A call by MCP,
-    which Gradio makes anew from this machine, keeps the address that it came from.
+    address of the web for whoever asks. One request more than there are places, in a sentence with the seconds to wait.
+    A call by MCP, which Gradio makes anew from this machine, keeps the address that it came from.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, upload_bytes: int):
-        self.app, self.upload_bytes = app, upload_bytes
+        self.app, self.upload_bytes, self.places = app, upload_bytes, limits.queue
+        self.entering = 0  # requests for a place that Gradio has not taken in yet
         self.body_bytes = limits.text_chars * BYTES_PER_CHAR + BODY_BYTES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,7 +127,11 @@ class Guard:
             return await too_large(scope, receive, send)
         if "/gradio_api/mcp" in scope["path"]:
             scope = _from_where_it_came(scope)
-        taken, refused, full = 0, False, False
+        if asks := _asks(scope):
+            blocks = scope["app"].get_blocks()
+            if self.entering + places_taken(blocks._queue) > self.places:  # one is at work
+                return await _full_queue(scope, blocks)(scope, receive, send)
+        taken, refused = 0, False
 
         async def counted() -> Message:
             nonlocal taken, refused
@@ -126,26 +143,28 @@ class Guard:
             return {"type": "http.disconnect"} if refused else message
 
         async def once(message: Message) -> None:
-            nonlocal full
-            if refused or full:
-                return
-            if message["type"] == "http.response.start" and message["status"] == 503 and _asks(scope):
-                full = True
-                return await _full_queue(scope)(scope, receive, send)
-            await send(message)
+            if not refused:
+                await send(message)
 
-        await self.app(scope, counted, once)
+        self.entering += asks
+        try:
+            await self.app(scope, counted, once)
+        finally:
+            self.entering -= asks
 
 
 def _asks(scope: Scope) -> bool:
     """Whether the request is for a place in the queue."""
-    return scope["method"] == "POST" and ("/call/" in scope["path"] or scope["path"].endswith("/queue/join"))
+    return scope.get("method") == "POST" and (
+        "/call/" in scope["path"] or scope["path"].endswith("/queue/join")
+    )
 
 
-def _full_queue(scope: Scope) -> JSONResponse:
+def _full_queue(scope: Scope, blocks: gr.Blocks) -> JSONResponse:
     """503, as Gradio's clients for programs expect, which have a sentence of their own for it; its page, too, would
     show another than ours for that number."""
-    seconds = seconds_to_a_place(scope["app"].get_blocks()._queue)
+    shared: SharedPredictor | None = getattr(blocks, "shared", None)
+    seconds = math.ceil(shared.seconds_to_a_place if shared else PLACE_SECONDS)
     program = "/call/" in scope["path"] or Headers(scope=scope).get("x-gradio-user") in ("api", "mcp")
     return JSONResponse(
         {"detail": text.QUEUE_FULL.format(seconds=seconds)},

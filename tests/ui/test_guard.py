@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from pricer.llama.predictor import Predictor
 from pricer.settings import Limits
 from pricer.ui import build_demo, page_options, text, theme
 from pricer.ui.compare import text as words
-from pricer.ui.guard import PLACE_SECONDS, SECONDS, VISITORS, Guard, RequestLimit, seconds_to_a_place, visitor
+from pricer.ui.guard import SECONDS, VISITORS, Guard, RequestLimit, places_taken, visitor
 
 ROOT = Path(__file__).parents[2]
 TEXT = "Small lamp made of wood"
@@ -98,26 +99,6 @@ def test_the_limiter_forgets():
     assert list(limit._times) == ["later"]
 
 
-def test_the_wait_for_a_place_is_until_the_first_running_event_ends(monkeypatch):
-    monkeypatch.setattr("pricer.ui.guard.time.time", lambda: 100.0)
-
-    def part(waiting, **starts):
-        return SimpleNamespace(queue=[None] * waiting, start_times_per_fn=starts)
-
-    times = {"fast": SimpleNamespace(avg_time=4.0), "slow": SimpleNamespace(avg_time=30.0)}
-    queue = SimpleNamespace(process_time_per_fn=times, event_queue_per_concurrency_id={})
-    assert seconds_to_a_place(queue) == PLACE_SECONDS
-    queue.event_queue_per_concurrency_id = {
-        "batch": part(1, slow={90.0}, new={99.0}),
-        "model": part(0, fast={99.0}),
-    }
-    assert seconds_to_a_place(queue) == 20  # nobody waits for the fast one, and the new one has no time yet
-    queue.event_queue_per_concurrency_id["model"].queue = [None]
-    assert seconds_to_a_place(queue) == 3
-    times["fast"].avg_time = 0.1
-    assert seconds_to_a_place(queue) == 1
-
-
 def test_a_call_by_mcp_keeps_its_address_and_no_other(app):
     """Gradio makes it anew from this machine, which has no limit, with the headers that came along."""
     seen = []
@@ -131,6 +112,7 @@ def test_a_call_by_mcp_keeps_its_address_and_no_other(app):
             "method": "POST",
             "path": path,
             "client": ("8.8.8.8", 1),
+            "app": app.demo.app,
             "headers": [(b"x-forwarded-for", b"127.0.0.1"), (b"forwarded", b"for=127.0.0.1")],
         }
         guard = Guard(inner, Limits(), upload_bytes=500)
@@ -358,21 +340,64 @@ class Held(Predictor):
 
     def __init__(self, pair, limits):
         super().__init__(pair, limits)
-        self.asked, self.go = threading.Event(), threading.Event()
+        self.asked, self.go, self.given = threading.Event(), threading.Event(), []
         self.go.set()
 
-    def both_passes(self, prompt):
+    def predict_batches(self, prompts, which):
+        self.given += [(which, prompt.text) for prompt in prompts]
         self.asked.set()
         assert self.go.wait(100)
-        yield from super().both_passes(prompt)
+        yield from super().predict_batches(prompts, which)
 
 
-@pytest.mark.browser
-def test_a_full_queue_is_said_on_the_page_and_to_programs(tiny_pair, tiny_settings, serve, open_page):
+@pytest.fixture(scope="module")
+def held(tiny_pair, tiny_settings, serve):
+    """An app with one place besides the one at work, and its model."""
     limits = replace(Limits(), queue=1)
     predictor = Held(tiny_pair, limits)
     demo = theme.silence(build_demo(predictor, "", replace(tiny_settings, limits=limits)))
-    url = serve(demo, **page_options(limits), show_error=True)
+    return SimpleNamespace(
+        url=serve(demo, **page_options(limits), show_error=True), demo=demo, predictor=predictor
+    )
+
+
+def until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_program_that_hangs_up_does_not_use_the_model(held):
+    predictor, taken = held.predictor, lambda: places_taken(held.demo._queue)
+    predictor.asked.clear()
+    predictor.go.clear()
+    with httpx.Client(base_url=held.url, timeout=60, trust_env=False) as http:
+        asked = [
+            http.post("/gradio_api/call/v2/predict", json={"product_text": product}).json()["event_id"]
+            for product in ("a lamp at work", "a lamp in line")
+        ]
+        try:
+            assert predictor.asked.wait(60)
+            until(lambda: len(held.demo.shared._line) == 1)
+            for event_id in asked:
+                with http.stream("GET", f"/gradio_api/call/predict/{event_id}"):
+                    pass
+            events = held.demo._queue.event_ids_to_events
+            until(lambda: not any(e in events and events[e].alive for e in asked))
+        finally:
+            predictor.go.set()
+    until(lambda: taken() == 0)
+    given = {(which, product) for which, prompt in predictor.given for product in (prompt.splitlines()[2],)}
+    assert ("tuned", "a lamp at work") in given
+    assert not given & {("base", "a lamp at work"), ("tuned", "a lamp in line"), ("base", "a lamp in line")}
+    kind, answer = call(held.url, ["a lamp in line", "median"])
+    assert kind == "complete" and answer[0]["tuned"]["price_usd"] > 0
+
+
+@pytest.mark.browser
+def test_a_full_queue_is_said_on_the_page_and_to_programs(held, open_page):
+    predictor, url = held.predictor, held.url
     working, waiting, late = (open_page(url) for _ in range(3))
     for page in (working, waiting, late):
         page.locator("#chart-answer .chart-drawn .main-svg").first.wait_for()
@@ -388,8 +413,8 @@ def test_a_full_queue_is_said_on_the_page_and_to_programs(tiny_pair, tiny_settin
             with page.expect_response(lambda r: "queue/join" in r.url) as answer:
                 page.locator("#predict").click()
             assert answer.value.status == status
-        expect(waiting.locator("#status .busy")).to_have_text(words.IN_LINE)
-        sentence = text.QUEUE_FULL.format(seconds=5)  # nothing was asked before, by which to judge
+        expect(waiting.locator("#status .busy")).to_have_text(words.PLACE.format(before=1, seconds=1))
+        sentence = text.QUEUE_FULL.format(seconds=1)  # a tiny model's
         expect(late.locator(".toast-body")).to_contain_text(sentence)
         expect(price(late)).to_have_text(shown)
         with pytest.raises(Exception, match="Queue is full! Please try again"):  # the client's own words
@@ -400,7 +425,7 @@ def test_a_full_queue_is_said_on_the_page_and_to_programs(tiny_pair, tiny_settin
         ):
             answer = httpx.post(f"{url}gradio_api/{way}", json=body, trust_env=False)
             assert (answer.status_code, answer.json()["detail"]) == (503, sentence)
-            assert answer.headers["retry-after"] == "5"
+            assert answer.headers["retry-after"] == "1"
     finally:
         predictor.go.set()
     for page in (working, waiting):

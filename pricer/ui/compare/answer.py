@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from pricer.errors import InputError
 from pricer.llama.prediction import Prediction
-from pricer.llama.predictor import Predictor
 from pricer.llama.product import ProductCheck
+from pricer.llama.shared import Place, SharedPredictor
 from pricer.price.calibration import Calibration
 from pricer.price.distribution import DEFAULT_RULE, INTERVAL_LEVEL, PriceDistribution
 from pricer.price.named import named_prices, without_prices
@@ -24,20 +21,21 @@ from pricer.tables.cells import read_price
 from pricer.ui.compare import text as words
 
 NAMED_CHARS = 20_000  # of a text, in which named prices are looked for; the models read less
-KEPT_ANSWERS = 256  # distributions of the latest texts, 16 kB each
 FAR = 4.0  # from 300 % more on, "times" says it better than percent
 
 
 @dataclass(frozen=True)
 class Answer:
     """What both models said of a text: `text` as it stood in the box, the prices that it names and whether they were
-    `hidden` from the models, and as far as they are done `predictions` and the `raw` texts that they would write.
+    `hidden` from the models, its `place` in the line until it is its turn, and as far as they are done `predictions` and
+    the `raw` texts that they would write.
     `is_product`: whether it reads like one, None while that is open."""
 
     text: str
     prompt: Prompt
     named_usd: tuple[float, ...] = ()
     hidden: bool = False
+    place: Place | None = None
     predictions: dict[str, Prediction] = field(default_factory=dict)
     is_product: bool | None = None
     raw: dict[str, str] = field(default_factory=dict)
@@ -84,42 +82,31 @@ class Reading:
 
 
 class Reader:
-    """Asks a predictor, and keeps the latest answers, so that Back, reload and a second look cost nothing.
+    """Asks the predictor, whose kept answers make Back, reload and a second look cost nothing."""
 
-    Texts are kept as a hash alone.
-    """
-
-    def __init__(self, predictor: Predictor):
+    def __init__(self, predictor: SharedPredictor):
         self.predictor = predictor
         self.is_product = ProductCheck(predictor)
-        self._kept: OrderedDict[bytes, tuple[dict[str, Prediction], bool]] = OrderedDict()
-        self._lock = threading.Lock()
 
-    def read(self, text: str, hide: bool = True) -> Iterator[Answer]:
-        """The answer as it grows: without predictions, with the fine-tuned model's, with both. `hide`: the prices in
-        the text from the models. Raises InputError."""
+    def read(
+        self, text: str, hide: bool = True, wanted: Callable[[], bool] = lambda: True
+    ) -> Iterator[Answer]:
+        """The answer as it grows: with its place in the line, with the fine-tuned model's, with both; at once with both
+        where they are kept. `hide`: the prices in the text from the models. Raises InputError, also when the answer is
+        not `wanted` any more."""
         named = named_prices(text[:NAMED_CHARS]) if isinstance(text, str) else []
         visible = without_prices(text, named) if named and hide else text
         hidden = bool(named and hide and visible)
         prompt = self.predictor.prepare(visible if hidden else text)
         answer = Answer(text, prompt, tuple(dict.fromkeys(price.usd for price in named)), hidden)
-        key = hashlib.sha256(prompt.text.encode("utf-8", "surrogatepass")).digest()
-        with self._lock:
-            kept = self._kept.get(key)
-        if kept:
-            yield replace(answer, predictions=kept[0], is_product=kept[1])
-            return
-        yield answer
-        for which, prediction in self.predictor.both_passes(prompt):
-            answer = replace(answer, predictions=answer.predictions | {which: prediction})
+        for found in self.predictor.ask(prompt, wanted):
+            if isinstance(found, Place):
+                answer = replace(answer, place=found if found.before else None)
+            else:
+                answer = replace(answer, place=None, predictions=answer.predictions | dict(found))
             if not answer.done:
                 yield answer
-        answer = replace(answer, is_product=self.is_product(prompt, answer.predictions))
-        yield answer
-        with self._lock:
-            self._kept[key] = answer.predictions, answer.is_product
-            while len(self._kept) > KEPT_ANSWERS:
-                self._kept.popitem(last=False)
+        yield replace(answer, is_product=self.is_product(prompt, answer.predictions))
 
 
 def read_prediction(prediction: Prediction, view: View) -> Reading:

@@ -29,7 +29,9 @@ def usd_whole(price: float) -> str:
 
 
 def status(answer: Answer | None) -> str:
-    """Which model is at work; when both are done, what became of a price in the text."""
+    """The place in the line, or which model is at work; when both are done, what became of a price in the text."""
+    if answer and answer.place:
+        return busy(words.PLACE.format(before=answer.place.before, seconds=answer.place.seconds))
     waiting = [which for which in ORDER if answer and which not in answer.predictions]
     if waiting:
         return busy(words.READING[waiting[0]])

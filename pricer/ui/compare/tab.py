@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from pricer.errors import InputError
 from pricer.figures import COLOURS, Row, price_comparison
 from pricer.figures.style import usd
-from pricer.llama.predictor import Predictor
+from pricer.llama.shared import SharedPredictor
 from pricer.price.distribution import DEFAULT_RULE
 from pricer.price.named import named_prices
 from pricer.price.prior import SHIPPED, load_prior
@@ -34,13 +34,13 @@ from pricer.ui.compare.answer import (
 )
 from pricer.ui.compare.kept import MOST_TRIED, STORAGE, AgainEvent, Strip
 from pricer.ui.compare.why import Why
-from pricer.ui.guard import MODEL_QUEUE, RequestLimit
+from pricer.ui.guard import PARTS_QUEUE, RequestLimit, in_line, still_wanted
 from pricer.ui.parts import alert
 
 CHART_HEIGHT = 250  # pixels
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 AT_ONCE = QUIET | {"queue": False}  # answered beside the queue: the model is not needed
-IN_LINE = QUIET | {"concurrency_id": MODEL_QUEUE}
+TAKEN_APART = QUIET | {"concurrency_id": PARTS_QUEUE}
 PARTS = ("status", "lead", "chart", "sides", "cut", "facts", "latest")  # what an answer fills, in this order
 
 
@@ -62,7 +62,7 @@ class CompareBox:
 
 
 def build_compare(
-    predictor: Predictor | None, problem: str, settings: Settings, limit: RequestLimit
+    predictor: SharedPredictor | None, problem: str, settings: Settings, limit: RequestLimit
 ) -> CompareBox:
     """Lay out the tab inside the current Blocks. Without a predictor it shows the problem instead."""
     tab = _Tab(predictor, settings, limit)
@@ -135,7 +135,7 @@ def _names_the_same(before: Answer | None, product_text: str) -> bool:
 
 
 class _Tab:
-    def __init__(self, predictor: Predictor | None, settings: Settings, limit: RequestLimit):
+    def __init__(self, predictor: SharedPredictor | None, settings: Settings, limit: RequestLimit):
         self.settings, self.limit, self.predictor = settings, limit, predictor
         self.reader = Reader(predictor) if predictor else None
         self.default = predictor.rule if predictor else DEFAULT_RULE
@@ -259,7 +259,7 @@ class _Tab:
             try:
                 self.limit.check(request)
                 for grown in self.reader.read(
-                    product_text, hide or not _names_the_same(before, product_text)
+                    product_text, hide or not _names_the_same(before, product_text), still_wanted()
                 ):
                     if grown.predictions:
                         answer = grown
@@ -312,7 +312,8 @@ class _Tab:
                 on_predict,
                 [product, hide, state, pinned, *view_inputs],
                 [state, hide, actual, *targets],
-                **IN_LINE,
+                **QUIET,
+                **in_line(self.settings),
             )
             # Once more, as the controls stand now, and also when that failed: then it is the last answer.
             asked = asked.then(
@@ -334,7 +335,7 @@ class _Tab:
             predict_after(gr.on([go_.click, product.submit], None, None, None, api_visibility="private"))
             predict_after(parts["status"].act(on_named, None, hide, **AT_ONCE))
             predict_after(self.strip.again(on_again, None, [product, actual, rule, prior], **AT_ONCE))
-            raw.click(on_raw, [state, pinned, *view_inputs], [state, *targets], **IN_LINE)
+            raw.click(on_raw, [state, pinned, *view_inputs], [state, *targets], **TAKEN_APART)
         copying = ((self.copy_text, "copyText"), (self.copy_link, "copyLink"))
         for button, name in copying:
             button.click(None, parts["latest"], None, js=f"row => window.pricer.{name}(row)", **AT_ONCE)
@@ -346,7 +347,7 @@ class _Tab:
             return [kept, gr.update(value=label), *self.show(answer, kept, *view_values)[1:]]
 
         self.pin.click(on_pin, [state, pinned, *view_inputs], [pinned, self.pin, *targets[1:]], **AT_ONCE)
-        self.why.wire(state, view_inputs, self.read_view, AT_ONCE, IN_LINE)
+        self.why.wire(state, view_inputs, self.read_view, AT_ONCE, TAKEN_APART)
         for control in view_inputs:
             control.change(
                 self.show, [state, pinned, *view_inputs], targets, trigger_mode="always_last", **AT_ONCE

@@ -16,6 +16,7 @@ ACTUAL_BAD = "The actual price must be a number of dollars above 0, such as 129.
 # The state of the answer ------------------------------------------------------------------------------
 
 IN_LINE = "Waiting in line …"
+PLACE = "In line, {before} before you: about {seconds} s …"
 READING = {"tuned": "The fine-tuned model is reading …", "base": "The base model is reading …"}
 STALE = "This answer is of the earlier text: ask again."
 EMPTY = "No answer yet. Paste a product’s text and ask."

@@ -110,7 +110,7 @@ class Why:
     def clear(self) -> tuple[list, list]:
         return [self.state, self.out, self.which, self.stop], [None, "", *[gr.update(visible=False)] * 2]
 
-    def wire(self, state: gr.State, view_inputs: list, read_view, at_once: dict, in_line: dict) -> None:
+    def wire(self, state: gr.State, view_inputs: list, read_view, at_once: dict, in_turn: dict) -> None:
         """`read_view(*values)`: the view that the controls say."""
         if self.predictor is None:
             return
@@ -131,7 +131,7 @@ class Why:
         def on_view(now: Explanation | None, which: str, *view_values):
             return shown(now, which, read_view(*view_values))
 
-        asked = self.button.click(on_why, [state, self.which, *view_inputs], outputs, **in_line)
+        asked = self.button.click(on_why, [state, self.which, *view_inputs], outputs, **in_turn)
         self.stop.click(lambda: gr.update(visible=False), None, self.stop, cancels=[asked], **at_once)
         for control in (self.which, *view_inputs):
             control.change(on_view, [self.state, self.which, *view_inputs], self.out, **at_once)
