@@ -3,10 +3,12 @@
 #     bash train/embedded.sh DATA TEXTS EXTRA OUT [PYTHON]
 # DATA: folder of train.prepare; TEXTS: parquet of texts without prices; EXTRA: further priced rows. Killed and started
 # again it skips the stages that are done. On a lent machine keep all of it inside one call: what is idle is taken back.
+# With small files, and BATCH=4 for 128, it runs through on a CPU as well: try that first.
 set -euo pipefail
 data=$1 texts=$2 extra=$3 out=$4 py=${5:-python3}
 recipes=$(dirname "$0")/recipes
-cards=$(nvidia-smi -L | wc -l)
+cards=$( (nvidia-smi -L 2>/dev/null || true) | wc -l)
+[ "$cards" -gt 0 ] || cards=1 # a CPU
 mkdir -p "$out/log"
 export TOKENIZERS_PARALLELISM=true
 
@@ -28,9 +30,9 @@ for i in $(seq 0 $((cards > 1 ? cards - 1 : 1))); do
     teachers+=("$out/teacher-$i")
     [ -f "$out/teacher-$i/metrics.json" ] && continue
     CUDA_VISIBLE_DEVICES=$((i % cards)) "$py" -m train.finetune "$recipes/smollm2-135m-teacher.yaml" "${rows[@]}" --seed "$i" \
-        --base_model "$out/pretrained" --output "$out/teacher-$i" --per_device_train_batch_size 128 >"$out/log/teacher-$i.log" 2>&1 &
+        --base_model "$out/pretrained" --output "$out/teacher-$i" --per_device_train_batch_size "${BATCH:-128}" >"$out/log/teacher-$i.log" 2>&1 &
     pids+=($!)
-    [ "$cards" = 1 ] && each "${pids[@]}" && pids=()
+    [ "$cards" -gt 1 ] || { each "${pids[@]}"; pids=(); }
 done
 each "${pids[@]}"
 
@@ -39,10 +41,10 @@ for i in "${!teachers[@]}"; do
     CUDA_VISIBLE_DEVICES=$((i % cards)) "$py" -m train.label "$recipes/smollm2-135m.yaml" "${lesson[@]}" --output "$out/student" \
         --teachers "${teachers[$i]}" >"$out/log/label-$i.log" 2>&1 &
     pids+=($!)
-    [ "$cards" = 1 ] && each "${pids[@]}" && pids=()
+    [ "$cards" -gt 1 ] || { each "${pids[@]}"; pids=(); }
 done
 each "${pids[@]}"
 
 launch train.finetune "$recipes/smollm2-135m.yaml" "${lesson[@]}" --output "$out/student" --teachers "${teachers[@]}" --neighbours 0.3 \
-    --start_from "${teachers[0]}" --rank 32 --alpha 64 --lean True --per_device_train_batch_size 128 --learning_rate 1.0e-3 \
+    --start_from "${teachers[0]}" --rank 32 --alpha 64 --lean True --per_device_train_batch_size "${BATCH:-128}" --learning_rate 1.0e-3 \
     --num_train_epochs 2 2>&1 | tee "$out/log/student.log"
