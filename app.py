@@ -1,15 +1,17 @@
-"""The Space's entry point: settings, models, page, launch."""
+"""The Space's entry point: settings, models, page, launch. What waits for the disk and the processor goes side by side."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from typing import Any
 
 from pricer.errors import SetupError
-from pricer.llama.predictor import load_predictor
-from pricer.settings import Settings
-from pricer.ui import build_demo, check_port, launch
+from pricer.opening import Opening
+from pricer.settings import Settings, on_zero_gpu
 
 ADDRESS = ("HOST", "PORT", "GRADIO_SERVER_PORT", "SPACE_ID")
 
@@ -23,20 +25,40 @@ def main() -> int:
         settings, problem = None, str(error)
     try:
         settings = settings or Settings.from_env({k: os.environ[k] for k in ADDRESS if k in os.environ})
-        check_port(settings)
+        opening = Opening(settings)
     except SetupError as error:  # nowhere to open it
         print(error, file=sys.stderr)
         return 1
     predictor = None
-    if not problem:
-        try:
-            predictor = load_predictor(settings)
-        except SetupError as error:
-            problem = str(error)
+    if problem:
+        pass
+    elif on_zero_gpu():  # the page's part that lends the card comes before the models, and this thread has it
+        import_module("pricer.ui.zero_gpu")
+        predictor, problem = _load(settings)
+    else:
+        import_module("pricer.llama.predictor")  # here, and not in both threads at once
+        with ThreadPoolExecutor(1) as beside:
+            loading = beside.submit(_load, settings)
+            import_module("pricer.ui")  # takes as long as the models do
+            predictor, problem = loading.result()
+    from pricer.ui import build_demo, launch
+
     if problem:
         print(problem, file=sys.stderr)
-    launch(build_demo(predictor, problem, settings), settings)
+    demo = build_demo(predictor, problem, settings)
+    opening.close()
+    launch(demo, settings)
     return 0
+
+
+def _load(settings: Settings) -> tuple[Any, str]:
+    """The predictor, or None and the problem."""
+    from pricer.llama.predictor import load_predictor
+
+    try:
+        return load_predictor(settings), ""
+    except SetupError as error:
+        return None, str(error)
 
 
 if __name__ == "__main__":

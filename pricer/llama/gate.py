@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaForCausalLM
 
 from pricer.errors import SetupError
+from pricer.llama.loading import hidden
 from pricer.prompt import TAIL
 from pricer.settings import ModelRef
+
+# transformers wants it for losses of models that find objects in pictures, and half a second for that.
+with hidden("scipy"):
+    from transformers import LlamaForCausalLM
 
 # peft_type of adapter_config.json -> served. Each changes linear layers (or norms) only while it is switched on.
 KINDS = ("LORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA", "LN_TUNING")

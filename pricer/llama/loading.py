@@ -20,18 +20,30 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def bitsandbytes_hidden(hidden: bool = True) -> Iterator[None]:
-    """bitsandbytes looks absent meanwhile: peft imports it along, both when it is imported itself and when it
-    puts an adapter on, and that may take hold of the CUDA card in a process (ZeroGPU's main one) that
-    must not, and costs a second of start-up."""
-    if not hidden or "bitsandbytes" in sys.modules:
+def hidden(package: str) -> Iterator[None]:
+    """The package looks absent to what is imported meanwhile, unless it is there already."""
+    if package in sys.modules:
         yield
         return
-    sys.modules["bitsandbytes"] = None
+    sys.modules[package] = None
     try:
         yield
     finally:
-        del sys.modules["bitsandbytes"]
+        del sys.modules[package]
+
+
+@contextmanager
+def bitsandbytes_hidden(hide: bool = True) -> Iterator[None]:
+    """bitsandbytes looks absent meanwhile: peft imports it along, both when it is imported itself and when it
+    puts an adapter on, and that may take hold of the CUDA card in a process (ZeroGPU's main one) that
+    must not, and costs a second of start-up."""
+    if not hide or "bitsandbytes" in sys.modules:
+        yield
+        return
+    try:
+        with hidden("bitsandbytes"):
+            yield
+    finally:
         if utils := sys.modules.get("peft.import_utils"):  # peft remembers what it found
             utils.is_bnb_available.cache_clear()
             utils.is_bnb_4bit_available.cache_clear()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
-from pricer.errors import SetupError
 from pricer.llama.predictor import Predictor
 from pricer.llama.shared import SharedPredictor
 from pricer.settings import Limits, Settings
@@ -69,19 +67,6 @@ def build_demo(predictor: Predictor | None, problem: str, settings: Settings) ->
     demo.queue(default_concurrency_limit=1, api_open=False)
     demo.shared = shared
     return demo
-
-
-def check_port(settings: Settings) -> None:
-    """Raise SetupError when the port is taken: before the models are loaded, not after."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise SetupError(
-                f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}): choose another one, "
-                f"for example PORT={settings.port % 65535 + 1}."
-            ) from error
 
 
 def launch(demo: gr.Blocks, settings: Settings, **options: Any) -> Any:
