@@ -109,7 +109,7 @@ def test_evaluation_killed_goes_on_as_if_never_killed(items, tmp_path):
     command = [*items, "--out", str(tmp_path / "killed")]
     died = subprocess.run([sys.executable, "-c", DIES, *command], cwd=ROOT, capture_output=True, timeout=120)
     assert died.returncode == -signal.SIGKILL, died.stderr
-    assert runs.load_runs(tmp_path / "killed") == {}  # no half of a run
+    assert runs.load_runs(tmp_path / "killed")["benchmark"] == {}  # no half of a run
     progress = tmp_path / "killed" / ".tiny-tuned.progress.jsonl"
     done = [json.loads(line)["index"] for line in progress.read_text().splitlines()[1:-1]]
     assert len(done) == 5
@@ -213,9 +213,7 @@ def test_preparing_on_a_full_disk_keeps_the_old_files(tmp_path, capsys):
 def assets(tmp_path, monkeypatch):
     """A copy of the shipped runs, for the Evaluation tab."""
     folder = Path(shutil.copytree(runs.RUNS_FOLDER, tmp_path / "runs"))
-    monkeypatch.setattr(
-        "pricer.ui.evaluate.tab.load_runs", lambda **options: runs.load_runs(folder, **options)
-    )
+    monkeypatch.setattr("pricer.ui.evaluate.tab.load_runs", lambda: runs.load_runs(folder))
     monkeypatch.setattr(
         "pricer.ui.evaluate.tab.load_items", lambda **options: runs.load_items(folder, **options)
     )
@@ -232,11 +230,11 @@ def test_the_page_opens_without_a_run_whose_file_is_cut(assets, caplog, ending):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with caplog.at_level(logging.WARNING):
         words = words_of(build_demo(None, "No models.", Settings.from_env({})))
-    [said] = {record.getMessage() for record in caplog.records if "embedded-tuned" in record.getMessage()}
+    [said] = [record.getMessage() for record in caplog.records if "embedded-tuned" in record.getMessage()]
     assert said.endswith(".") and "\n" not in said
     assert text.RUNS_MISSING.partition("**")[2][:20] not in words
-    shown = Arena(runs.load_runs(assets), runs.load_items(assets)).runs
-    assert "embedded-tuned" not in shown and len(shown) == len(runs.load_runs()) - 1
+    shown = Arena(runs.load_runs(assets)["benchmark"], runs.load_items(assets)).runs
+    assert "embedded-tuned" not in shown and len(shown) == len(runs.load_runs()["benchmark"]) - 1
 
 
 def test_the_page_opens_without_the_items_and_says_so(assets):

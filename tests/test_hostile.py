@@ -375,7 +375,7 @@ def test_any_run_file_is_read_or_refused_with_a_sentence(folder, whole, name, da
     except InputError as error:
         assert one_sentence(error)
     logging.disable()
-    assert set(runs.load_runs(folder)) <= {"run"}
+    assert set(runs.load_runs(folder)["benchmark"]) <= {"run"}
     logging.disable(logging.NOTSET)
 
 

@@ -86,7 +86,7 @@ def test_everyday_figures_in_readme_are_those_of_the_runs():
     from pricer.arena import metrics
     from pricer.arena.runs import join_items, load_items, load_runs
 
-    runs, items = load_runs(item_set="everyday"), load_items(item_set="everyday")
+    runs, items = load_runs()["everyday"], load_items(item_set="everyday")
     for name, begins in (
         ("everyday-embedded-base", "| SmolLM2 135M, base | as published |"),
         ("everyday-embedded-tuned", "| SmolLM2 135M, fine-tuned | benchmark |"),

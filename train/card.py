@@ -11,7 +11,7 @@ import yaml
 
 from pricer.arena.metrics import summarise
 from pricer.arena.resampling import Estimate
-from pricer.arena.runs import HUB_DATASET, ITEM_SETS, RUNS_FOLDER, join_items, load_items, load_runs
+from pricer.arena.runs import HUB_DATASET, ITEM_SETS, RUNS_FOLDER, Run, join_items, load_items, load_runs
 from pricer.llama.adapter import weights_sha256
 from pricer.price.calibration import CALIBRATION_FILE, Calibrations
 from pricer.price.prior import PRIOR_FILE, PricePrior
@@ -228,16 +228,14 @@ def _prior(folder: Path) -> str:
 
 def _runs(folder: Path) -> list[str]:
     """A table of the evaluation runs on each item set, ours first, with 95 % bootstrap intervals over items."""
-    return [table for item_set in ITEM_SETS for table in _runs_on(folder, item_set)]
+    found = load_runs(folder).items()
+    return [line for item_set, runs in found if runs for line in _runs_on(folder, item_set, runs)]
 
 
-def _runs_on(folder: Path, item_set: str) -> list[str]:
-    runs = load_runs(folder, item_set).values()
-    if not runs:
-        return []
+def _runs_on(folder: Path, item_set: str, runs: dict[str, Run]) -> list[str]:
     own = (folder / ITEM_SETS[item_set]).is_file()
     items, rows = load_items(folder if own else RUNS_FOLDER, item_set), []
-    for run in runs:
+    for run in runs.values():
         table = join_items(run, items)
         found = summarise(table["price_usd"], table["guess_usd"])
         cells = [

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pricer.arena.metrics import outcome
 from pricer.errors import InputError
 from pricer.llama.hub import expect_answers
+from pricer.price.record import complaint
 from pricer.prompt import product_text
 from pricer.settings import ASSETS
 from pricer.tables.arrow import check_unpacked
@@ -147,11 +148,14 @@ def list_runs(folder: Path | str = RUNS_FOLDER) -> list[RunInfo]:
     return [info for path in _run_files(folder) if (info := _or_log(_load_info, path))]
 
 
-def load_runs(folder: Path | str = RUNS_FOLDER, item_set: str = BENCHMARK) -> dict[str, Run]:
-    """Every run in the folder on the items of a set, by name. One broken file is logged, and takes no other run with
-    it."""
-    found = (run for path in _run_files(folder) if (run := _or_log(load_run, path)))
-    return {run.info.name: run for run in found if run.info.items == item_set}
+def load_runs(folder: Path | str = RUNS_FOLDER) -> dict[str, dict[str, Run]]:
+    """Every run in the folder: of each item set that has any, and of the benchmark, its runs by name. One broken file
+    is logged, and takes no other run with it."""
+    found: dict[str, dict[str, Run]] = {BENCHMARK: {}}
+    for path in _run_files(folder):
+        if run := _or_log(load_run, path):
+            found.setdefault(run.info.items, {})[run.info.name] = run
+    return found
 
 
 # Joining -------------------------------------------------------------------------------------------------
@@ -217,9 +221,7 @@ def parse_info(data: bytes, file_name: str) -> RunInfo:
     try:
         return RunInfo.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{file_name}: {where + ': ' if where else ''}{first['msg']}: correct it.") from None
+        raise InputError(f"{file_name}: {complaint(error)}: correct it.") from None
 
 
 def _load_info(path: Path) -> RunInfo:

@@ -20,16 +20,16 @@ from __future__ import annotations
 import datetime
 import math
 from itertools import pairwise
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from pricer.errors import InputError, SetupError
-from pricer.files import write_whole
+from pricer.errors import InputError
 from pricer.price.distribution import INTERVAL_LEVEL, RULES, PriceDistribution
 from pricer.price.lattice import PRICES
 from pricer.price.prior import PricePrior
+from pricer.price.record import Record
 
 CALIBRATION_FILE = "calibration.json"
 LEVELS = (0.5, 0.8, 0.9)
@@ -39,11 +39,7 @@ MIN_ITEMS = 50  # in a band and altogether: fewer say nothing about the outer 5 
 _GRAINS = 1_000_000  # cumulative probabilities are stored in millionths
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Band(_Record):
+class Band(Record):
     """Listings predicted at `from_usd` or more, up to the next band's. `tails`: for each level the cumulative
     probabilities at which the interval begins and ends."""
 
@@ -62,7 +58,7 @@ class Band(_Record):
         return self
 
 
-class Calibration(_Record):
+class Calibration(Record):
     """What `fit` found. `rule` is the adapter's default point rule; it also gives the predicted price that
     chooses an item's band. `coverage`: share of held-out prices inside, by level, as cross-validated."""
 
@@ -118,9 +114,13 @@ class Calibration(_Record):
         return low, high
 
 
-class Calibrations(_Record):
+class Calibrations(Record):
     """An adapter's calibration.json: for each price prior, by its name, the calibration under it."""
 
+    damaged: ClassVar[str] = (
+        "{path} is damaged or no calibration ({reason}): copy the adapter again, or delete this file to go on without "
+        "calibrated intervals."
+    )
     by_prior: dict[str, Calibration] = {}
 
     def under(self, prior: PricePrior | None) -> Calibration | None:
@@ -132,26 +132,6 @@ class Calibrations(_Record):
         """These, with `calibration` as that under `prior`."""
         found = calibration.model_copy(update={"prior_sha256": prior.sha256})
         return Calibrations(by_prior=self.by_prior | {prior.name: found})
-
-    def save(self, path: Path | str) -> Path:
-        text = self.model_dump_json(indent=1, exclude_none=True) + "\n"
-        return write_whole(Path(path), lambda aside: aside.write_text(text, encoding="utf-8"))
-
-    @classmethod
-    def load(cls, path: Path | str) -> Calibrations:
-        """Raises SetupError, one sentence that names the file, when it is damaged."""
-        try:
-            return cls.model_validate_json(Path(path).read_bytes())
-        except OSError as error:
-            reason = error.strerror or str(error)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            reason = f"{where + ': ' if where else ''}{first['msg']}".replace("\n", " ")
-        raise SetupError(
-            f"{path} is damaged or no calibration ({reason}): copy the adapter again, or delete this file to go "
-            "on without calibrated intervals."
-        )
 
 
 def fit(

@@ -17,15 +17,15 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from pricer.errors import SetupError
-from pricer.files import write_whole
 from pricer.price.distribution import PriceDistribution
 from pricer.price.lattice import PRICES
+from pricer.price.record import Record
 from pricer.settings import ASSETS
 
 PRIOR_FILE = "prior.json"  # in an adapter's folder: the prior that it was trained under
@@ -49,11 +49,12 @@ def dollar_mass(price_usd: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return np.bincount(nearest, weights=weight, minlength=len(PRICES))
 
 
-class PricePrior(BaseModel):
+class PricePrior(Record):
     """`shares`: the smoothed share of the prices, rounded to whole dollars, in each bin; none is 0."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
+    damaged: ClassVar[str] = (
+        "{path} is damaged or no price prior ({reason}): make it again with python -m train.prior."
+    )
     name: str = Field(min_length=1, max_length=60)
     source: str = ""  # what the prices came from
     items: int = Field(ge=1)  # how many they were
@@ -121,25 +122,6 @@ class PricePrior(BaseModel):
     def key(self) -> list[str]:
         """For a manifest: which prior it is, to read and to compare."""
         return [self.name, self.sha256[:8]]
-
-    def save(self, path: Path | str) -> Path:
-        text = self.model_dump_json(indent=1, exclude_none=True) + "\n"
-        return write_whole(Path(path), lambda aside: aside.write_text(text, encoding="utf-8"))
-
-    @classmethod
-    def load(cls, path: Path | str) -> PricePrior:
-        """Raises SetupError, one sentence that names the file, when it is damaged or no prior."""
-        try:
-            return cls.model_validate_json(Path(path).read_bytes())
-        except OSError as error:
-            reason = error.strerror or str(error)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            reason = f"{where + ': ' if where else ''}{first['msg']}".replace("\n", " ")
-        raise SetupError(
-            f"{path} is damaged or no price prior ({reason}): make it again with python -m train.prior."
-        )
 
 
 def correct(distribution: PriceDistribution, trained: PricePrior, to: PricePrior) -> PriceDistribution:

@@ -16,7 +16,7 @@ from pricer.arena.runs import Run, RunInfo, join_pair, load_items, load_runs
 from pricer.arena.view import EMBEDDED_PAIR, PRESETS, SEED_PAIR, View
 from pricer.errors import InputError
 
-RUNS, ITEMS = load_runs(), load_items()
+RUNS, ITEMS = load_runs()["benchmark"], load_items()
 ARENA = Arena(RUNS, ITEMS)
 SEED, EMBEDDED = View(*SEED_PAIR), View(*EMBEDDED_PAIR)
 

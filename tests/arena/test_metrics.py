@@ -15,7 +15,7 @@ from pricer.arena.runs import join_items, load_items, load_runs
 from pricer.errors import InputError
 
 ITEMS = load_items()
-RUNS = load_runs()
+RUNS = load_runs()["benchmark"]
 
 
 def sample(items, seed=1):

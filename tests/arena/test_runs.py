@@ -53,9 +53,10 @@ def test_runs_and_items_of_a_set_stay_apart(tmp_path):
     info = RunInfo(name="daily", label="Daily", kind="tuned", items="everyday", prior="shop")
     runs.save_run(tmp_path, Run(info, pd.DataFrame({"index": [0], "guess_usd": [12.0]})))
     assert (
-        list(runs.load_runs(tmp_path)) == ["mine"] and runs.load_items(tmp_path)["label"].tolist() == [""] * 4
+        list(runs.load_runs(tmp_path)["benchmark"]) == ["mine"]
+        and runs.load_items(tmp_path)["label"].tolist() == [""] * 4
     )
-    daily = runs.load_runs(tmp_path, "everyday")["daily"]
+    daily = runs.load_runs(tmp_path)["everyday"]["daily"]
     joined = runs.join_items(daily, runs.load_items(tmp_path, "everyday"))
     assert joined.loc[0, ["label", "category", "error_usd"]].tolist() == ["Wireless mouse", "Mice", 2.0]
     assert {info.name for info in runs.list_runs(tmp_path)} == {"mine", "daily"}
@@ -125,7 +126,7 @@ def test_a_new_run_is_listed_only_when_its_table_is_there(tmp_path, monkeypatch)
     monkeypatch.setattr(Path, "write_text", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("killed")))
     with pytest.raises(OSError, match="killed"):
         runs.save_run(tmp_path, make_run())
-    assert runs.list_runs(tmp_path) == [] and runs.load_runs(tmp_path) == {}
+    assert runs.list_runs(tmp_path) == [] and runs.load_runs(tmp_path)["benchmark"] == {}
 
 
 def test_leftovers_of_a_killed_save_are_not_runs(folder):
@@ -155,7 +156,7 @@ def test_a_broken_run_is_one_sentence_and_takes_no_other_with_it(folder, caplog,
         runs.load_run(folder / "mine")
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
     with caplog.at_level(logging.WARNING):
-        assert list(runs.load_runs(folder)) == ["whole"]
+        assert list(runs.load_runs(folder)["benchmark"]) == ["whole"]
     assert words in caplog.text
 
 
@@ -164,7 +165,7 @@ def test_a_missing_run_or_folder(tmp_path):
         runs.load_run(tmp_path / "none")
     with pytest.raises(InputError, match="There is no table at"):
         runs.load_items(tmp_path)
-    assert runs.load_runs(tmp_path / "none") == {}
+    assert runs.load_runs(tmp_path / "none")["benchmark"] == {}
 
 
 @pytest.mark.parametrize(
@@ -176,10 +177,10 @@ def test_names_that_are_no_file_names(name):
 
 
 def test_the_shipped_runs_load_without_a_complaint(caplog):
-    items, loaded = runs.load_items(), runs.load_runs()
+    items, loaded = runs.load_items(), runs.load_runs()["benchmark"]
     assert not caplog.records
     assert len(items) == 1000 and items.columns.tolist() == ["index", "category", "price_usd", "label"]
-    everyday = runs.load_runs(item_set="everyday")
+    everyday = runs.load_runs()["everyday"]
     assert not set(everyday) & set(loaded)
     assert [info.name for info in runs.list_runs()] == sorted([*loaded, *everyday])
     for run in everyday.values():
@@ -453,7 +454,7 @@ def test_importer_says_what_is_wrong(tmp_path, capsys, change, words):
 def test_the_shipped_runs_are_what_the_importer_writes(tmp_path):
     items = SHARED / "data" / "pricer_test.parquet"
     import_published.main([str(SHARED / "reference"), "--items", str(items), "--out", str(tmp_path)])
-    shipped, fresh = runs.load_runs(), runs.load_runs(tmp_path)
+    shipped, fresh = runs.load_runs()["benchmark"], runs.load_runs(tmp_path)["benchmark"]
     shown = ["index", "category", "price_usd"]  # labels are train.items' part
     assert runs.load_items()[shown].equals(runs.load_items(tmp_path)[shown])
     for name, run in fresh.items():

@@ -144,7 +144,7 @@ def test_a_link_with_a_run_of_ones_own_says_who_has_it():
 
 
 def test_the_everyday_items_open_with_what_compare_shows():
-    arena = Arena(load_runs(item_set="everyday"), load_items(item_set="everyday"))
+    arena = Arena(load_runs()["everyday"], load_items(item_set="everyday"))
     first = arena.first_view()
     assert (first.run_a, first.run_b) == EVERYDAY_PAIR
     assert arena.infos[first.run_b].prior == "shop" and len(arena.pair(*EVERYDAY_PAIR)) == 750

@@ -21,7 +21,7 @@ def test_own_items_get_a_yardstick():
     assert list(own.runs) == ["own-mine", "own-mine-median"]
     assert own.runs["own-mine-median"].table["guess_usd"].tolist() == [20.0] * 3
     assert len(alone(own, "own-mine")) == 0  # now somebody else has them
-    arena = Arena(load_runs(), load_items()).with_runs(own.runs, own.items)
+    arena = Arena(load_runs()["benchmark"], load_items()).with_runs(own.runs, own.items)
     figures = arena.head_to_head(View("own-mine-median", "own-mine"))
     assert figures.items == 3 and figures.verdict == "few"
 
@@ -33,7 +33,7 @@ def test_test_items_need_none():
 
 
 def test_two_visitors_items_of_the_same_prices_keep_their_own_names():
-    runs, items = load_runs(), load_items()
+    runs, items = load_runs()["benchmark"], load_items()
     own = own_with("own-mine", range(2), [10.0, 20.0])
     names = []
     for label in ("mine", "yours"):
@@ -44,7 +44,7 @@ def test_two_visitors_items_of_the_same_prices_keep_their_own_names():
 
 
 def test_one_walks_by_price_or_in_the_presets_order():
-    arena = Arena(load_runs(), load_items())
+    arena = Arena(load_runs()["benchmark"], load_items())
     walk = arena.walk(View(*SEED_PAIR))
     prices = arena.items.set_index("index")["price_usd"][walk]
     assert len(walk) == 250 and prices.is_monotonic_increasing

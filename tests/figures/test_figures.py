@@ -18,7 +18,7 @@ from pricer.arena.view import EMBEDDED_PAIR, SEED_PAIR, View
 from pricer.figures import errors, guesses, several, style
 from pricer.ui.evaluate import text
 
-ARENA = Arena(load_runs(), load_items())
+ARENA = Arena(load_runs()["benchmark"], load_items())
 TABLE = ARENA.pair(*EMBEDDED_PAIR)
 ITEM = ARENA.item(7)
 

@@ -19,7 +19,7 @@ from pricer.ui.evaluate.panels import slice_name
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)
 
-ARENA = Arena(load_runs(), load_items())
+ARENA = Arena(load_runs()["benchmark"], load_items())
 SEED, EMBEDDED = View(*SEED_PAIR), View(*EMBEDDED_PAIR)
 DARK, PHONE_SIZE = pytest.param(1280, True, id="dark"), pytest.param(390, False, id="phone")
 DARK_AND_PHONE = pytest.mark.parametrize(("width", "dark"), [DARK, PHONE_SIZE])

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)
 
 ITEMS = load_items()
-ARENA = Arena(load_runs(), ITEMS)
+ARENA = Arena(load_runs()["benchmark"], ITEMS)
 SEED, EMBEDDED = View(*SEED_PAIR), View(*EMBEDDED_PAIR)
 HOSTILE = "<script>window.x=1</script><img src=x onerror=window.x=1>"
 
@@ -512,7 +512,7 @@ def test_works_without_models_and_says_that_there_is_no_text(open_page, serve):
 
 
 def test_without_runs_the_page_says_so(open_page, serve, monkeypatch):
-    monkeypatch.setattr("pricer.ui.evaluate.tab.load_runs", lambda: {})
+    monkeypatch.setattr("pricer.ui.evaluate.tab.load_runs", lambda: {"benchmark": {}})
     demo = theme.silence(build_demo(None, "no models", Settings.from_env({})))
     page = open_page(serve(demo, **page_options(), show_error=True))
     page.get_by_role("tab", name=text.EVALUATE_TAB).click()

@@ -16,7 +16,7 @@ from pricer.ui.evaluate import text
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)
 
-ARENA = Arena(load_runs(), load_items())
+ARENA = Arena(load_runs()["benchmark"], load_items())
 SEED, EMBEDDED = View(*SEED_PAIR), View(*EMBEDDED_PAIR)
 LOOKS = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 
@@ -232,18 +232,12 @@ def everyday(serve, monkeypatch):
     """The page where two runs have been scored on the everyday items, and a button that hands a table over."""
     items = load_items(item_set="everyday")
 
-    def runs_of(item_set="benchmark"):
-        if item_set == "benchmark":
-            return load_runs()
-        made = {}
-        for kind, factor in (("base", 0.5), ("tuned", 1.1)):
-            info = RunInfo(name=f"{kind}-everyday", label=f"{kind} everyday", kind=kind, items="everyday")
-            made[info.name] = Run(
-                info, items[["index"]].assign(guess_usd=(factor * items["price_usd"]).round(2))
-            )
-        return made
-
-    monkeypatch.setattr("pricer.ui.evaluate.tab.load_runs", runs_of)
+    made = {}
+    for kind, factor in (("base", 0.5), ("tuned", 1.1)):
+        info = RunInfo(name=f"{kind}-everyday", label=f"{kind} everyday", kind=kind, items="everyday")
+        made[info.name] = Run(info, items[["index"]].assign(guess_usd=(factor * items["price_usd"]).round(2)))
+    found = load_runs() | {"everyday": made}
+    monkeypatch.setattr("pricer.ui.evaluate.tab.load_runs", lambda: found)
     return serve(theme.silence(build_demo(None, "no models", Settings.from_env({}))), **page_options())
 
 

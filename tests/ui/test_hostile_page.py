@@ -40,11 +40,8 @@ def run(name, **about):
 def page(tiny_predictor, tiny_settings, serve, open_page, tmp_path, monkeypatch):
     """The Evaluation tab on runs, items, categories and texts of that kind, under a model's name of that kind."""
     shipped = {name: run(name, published=True, origin=SVG) for name in ("one", "two", "three")}
-    monkeypatch.setattr(
-        "pricer.ui.evaluate.tab.load_runs",
-        lambda item_set="benchmark": shipped if item_set == "benchmark" else {},
-    )
-    monkeypatch.setattr("pricer.ui.evaluate.tab.load_items", lambda: ITEMS)
+    monkeypatch.setattr("pricer.ui.evaluate.tab.load_runs", lambda: {"benchmark": shipped})
+    monkeypatch.setattr("pricer.ui.evaluate.tab.load_items", lambda item_set: ITEMS)
     texts = ITEMS.assign(text=f"Item {HOSTILE} {SVG}", price=ITEMS["price_usd"])
     texts[["index", "text", "price"]].to_parquet(tmp_path / "texts.parquet")
     settings = replace(

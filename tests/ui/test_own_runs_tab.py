@@ -105,7 +105,7 @@ def test_an_uploaded_run_is_compared_and_can_be_a_or_b_or_taken_away(visit):
         RunInfo(name="own-x", label="x", kind="own"),
         pd.DataFrame({"index": ITEMS["index"][:100], "guess_usd": guess}),
     )
-    arena = Arena(load_runs(), ITEMS).with_runs({"own-x": run})
+    arena = Arena(load_runs()["benchmark"], ITEMS).with_runs({"own-x": run})
     found = arena.head_to_head(View(SEED_PAIR[0], "own-x"))
     expect(page.locator("#active .count")).to_have_text("100 of 100 items")
     expect(figures(page).nth(1)).to_have_text(f"${found.b['error_usd'].value:,.2f}")
@@ -216,7 +216,7 @@ def test_export_is_the_view(visit):
     for _ in range(2):  # the same file twice
         with page.expect_download() as saved:
             page.get_by_role("button", name=text.EXPORT).click()
-    arena, view = Arena(load_runs(), ITEMS), View(*SEED_PAIR, preset="worst-b")
+    arena, view = Arena(load_runs()["benchmark"], ITEMS), View(*SEED_PAIR, preset="worst-b")
     table = pd.read_csv(io.BytesIO(saved.value.path().read_bytes()))
     assert table["index"].tolist() == arena.index[arena.narrowed(view).ranked].tolist()
     assert "text" not in table

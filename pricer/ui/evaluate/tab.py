@@ -97,11 +97,8 @@ def build_evaluate(
 ) -> EvaluateTab | None:
     """Lay out the tab inside the current `gr.Tab`. Without runs it says so instead."""
     try:
-        shipped = {SETS[0]: Arena(load_runs(), load_items())}
+        shipped = {name: Arena(runs, load_items(item_set=name)) for name, runs in load_runs().items()}
         shipped[SETS[0]].first_view()
-        for item_set in SETS[1:]:
-            if runs := load_runs(item_set=item_set):
-                shipped[item_set] = Arena(runs, load_items(item_set=item_set))
     except InputError as error:
         gr.Markdown(text.RUNS_MISSING.format(problem=escape(str(error))), elem_classes="notice problem")
         return None
