@@ -106,7 +106,7 @@ class LlamaPair:
 
 def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = None) -> LlamaPair:
     """The base and the adapter that the settings name. `loaded` is the base and its tokenizer where they are in
-    memory already. Raises SetupError with what to do."""
+    memory already; the base is the pair's from then on. Raises SetupError with what to do."""
     device = choose_device(settings)
     precision = choose_precision(settings, device)
     adapter = load_adapter_card(settings)

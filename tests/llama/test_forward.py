@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from dataclasses import replace
 
 import numpy as np
 import peft
@@ -9,7 +10,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pricer.llama import forward
+from pricer.llama import packing
 from pricer.llama.forward import Texts, freeze, why_not
 from pricer.llama.pair import LlamaPair, load_pair
 from pricer.llama.predictor import Predictor
@@ -63,11 +64,10 @@ def adapted(model, **options):
     return peft.get_peft_model(model, lora).eval().requires_grad_(False)
 
 
-def passes(peft_model, lattice, ids, rounds, which):
+def passes(weights, peft_model, lattice, ids, rounds, which):
     """Hidden states of the prompts and of each round of nodes, by the lean pass and by transformers'."""
-    llama = peft_model.get_base_model()
-    lean = Texts(freeze(llama), which == "tuned", lattice, ids)
-    own = Batch(llama, lattice, ids, torch.from_numpy)
+    lean = Texts(weights, which == "tuned", lattice, ids)
+    own = Batch(peft_model.get_base_model(), lattice, ids, torch.from_numpy)
     for number, nodes in enumerate(rounds):
         with torch.inference_mode():
             mine = lean.nodes(nodes) if number else lean.prompts(nodes)
@@ -92,14 +92,17 @@ def rounds_of(lattice):
     return first, second, third
 
 
+@pytest.mark.parametrize("packs", [True, False], ids=["packed", "plain"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_it_gives_what_transformers_gives(digit_tokenizer, shape):
+def test_it_gives_what_transformers_gives(digit_tokenizer, monkeypatch, shape, packs):
+    monkeypatch.setattr(packing, "can_pack", lambda: packs)
     model = tiny(digit_tokenizer, **SHAPES[shape])
     lattice = PriceLattice(digit_tokenizer)
     ids = [list(range(3, 60)), [9, 30, 7, 8, 44]]
     assert why_not(model.get_base_model()) == ""
+    weights = freeze(copy.deepcopy(model).get_base_model())
     for which in ("base", "tuned", "base"):
-        for mine, theirs in passes(model, lattice, ids, rounds_of(lattice), which):
+        for mine, theirs in passes(weights, model, lattice, ids, rounds_of(lattice), which):
             assert (mine - theirs).abs().max() < 2e-5
 
 
@@ -152,23 +155,25 @@ def test_the_base_pass_does_not_read_the_adapter(digit_tokenizer):
     assert torch.equal(base, bare)
 
 
-def test_there_is_one_copy_of_the_weights_and_the_model_goes_on_giving_what_it_gave(digit_tokenizer):
-    llama = tiny(digit_tokenizer, **SHAPES["biases"]).get_base_model()
+@pytest.mark.parametrize("shape", ["biases", "tied", "GQA"])
+def test_the_model_itself_computes_with_the_packed_weights_as_it_did(digit_tokenizer, shape):
+    model = tiny(digit_tokenizer, **SHAPES[shape])
+    llama = model.get_base_model()
     ids = torch.arange(3, 20)[None]
+    embedding = llama.model.embed_tokens.weight.clone()
     with torch.inference_mode():
         before = llama(ids).logits
-        weights = freeze(llama)
-        assert (llama(ids).logits - before).abs().max() < 1e-5
-    layer, fused = llama.model.layers[1], weights.layers[1]
-    pairs = (
-        (layer.self_attn.q_proj, fused.qkv),
-        (layer.mlp.gate_proj, fused.gate_up),
-        (layer.mlp.down_proj, fused.down),
-    )
-    for module, product in pairs:
-        assert module.base_layer.weight.data_ptr() == product.weight.data_ptr()
-    layer.self_attn.k_proj.base_layer.weight.data.zero_()
-    assert not fused.qkv.weight[:, 32:48].any() and fused.qkv.weight[:, 48:].all()
+        with model.disable_adapter():
+            base = llama(ids).logits
+        freeze(llama)
+        assert (llama(ids).logits - before).abs().max() < 2e-5
+        with model.disable_adapter():
+            assert (llama(ids).logits - base).abs().max() < 2e-5
+    assert torch.equal(llama.model.embed_tokens.weight, embedding)
+    q = llama.model.layers[1].self_attn.q_proj.base_layer
+    assert q.weight.shape == (q.out_features, q.in_features) and q.weight.untyped_storage().nbytes() == 4
+    with pytest.raises(ValueError, match="twice"):
+        freeze(llama)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +209,8 @@ def test_a_text_beyond_the_tables_goes_through_transformers(tiny_pair, monkeypat
     predictor = Predictor(tiny_pair)
     prompt = predictor.prepare("a lamp, " * 9)
     wanted = predictor.predict([prompt], "tuned")[0].distribution.probabilities
-    monkeypatch.setattr(forward, "_POSITIONS", 20)
-    monkeypatch.setattr(tiny_pair, "weights", freeze(tiny_pair.llama))
+    own = tiny_pair.weights
+    monkeypatch.setattr(tiny_pair, "weights", replace(own, cos=own.cos[:20], sin=own.sin[:20]))
     started = []
     monkeypatch.setattr("pricer.llama.predictor.Texts", lambda *_: started.append(1))
     got = predictor.predict([prompt], "tuned")[0].distribution.probabilities
