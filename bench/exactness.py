@@ -1,8 +1,10 @@
 """How far the price lattice's shortcuts are from the exact answer, and what they spare.
 
-    python -m bench.exactness [--items 24] [--edges 64 56 48 32] [--profile embedded]
+    python -m bench.exactness [--items 24] [--edges 56] [--profile embedded]
+    python -m bench.exactness --texts validation.parquet [--rows 100] --reference 1e-5
 
-Each made-up product is scored with every lattice node (tolerance 0), then with the defaults and so many of the likeliest
+Each made-up product, or the first rows of a parquet file with a column text, is scored with every lattice node (or, much
+quicker, with this tolerance, --reference), then with the defaults and at most so many
 numbers followed to their end (`max_edges` of `pricer.price.lattice.Growth`). Prints a Markdown table: over all products the
 largest difference in any one price's probability, the largest total variation, the lattice nodes per product.
 """
@@ -12,10 +14,11 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
+import pandas as pd
 
 from bench.machine import about, sentence
 from bench.products import products
-from pricer.llama.predictor import Predictor, load_predictor
+from pricer.llama.predictor import MAX_EDGES, Predictor, load_predictor
 from pricer.settings import PASSES, PROFILES, Settings
 
 # Short ones, beside the made-up products: with less to go by, the base spreads further.
@@ -36,12 +39,18 @@ SHORT = (
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.exactness", description=__doc__.split("\n")[0])
     parser.add_argument("--items", type=int, default=24)
-    parser.add_argument("--edges", type=int, nargs="+", default=[64, 56, 48, 32])
+    parser.add_argument("--edges", type=int, nargs="+", default=[MAX_EDGES])
+    parser.add_argument("--texts", help="parquet file with a column text")
+    parser.add_argument("--rows", type=int, default=100, help="of that file")
+    parser.add_argument("--reference", type=float, default=0.0, metavar="TOLERANCE")
     parser.add_argument("--profile", choices=PROFILES)
     options = parser.parse_args(argv)
     pair = load_predictor(Settings.from_env(profile=options.profile)).pair
-    exact = Predictor(pair, tolerance=0, max_edges=None)
-    texts = [*products(options.items, pair.tokenizer)["text"], *SHORT]
+    exact = Predictor(pair, tolerance=options.reference, max_edges=None)
+    if options.texts:
+        texts = list(pd.read_parquet(options.texts, columns=["text"])["text"][: options.rows])
+    else:
+        texts = [*products(options.items, pair.tokenizer)["text"], *SHORT]
     prompts = [exact.prepare(text) for text in texts]
 
     def probabilities(predictor: Predictor, which: str) -> np.ndarray:

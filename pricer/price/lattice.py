@@ -27,9 +27,15 @@ PRICES = np.arange(MIN_USD, MAX_USD + 1)  # (999,) whole dollars
 ROOT = 0
 # Raise it with any change after which a text's distribution comes out otherwise by more than rounding: what was scored
 # before is then not gone on with.
-LATTICE_VERSION = 1
-PROBES = 8  # stops that are looked at first
+LATTICE_VERSION = 2
+SAMPLES = np.array([120, 199, 250, 299, 349, 480, 599, 800])  # prices, see `PriceLattice.samples`
+PROBES = 8  # stops that are looked at first where there are no samples
 SURPRISE = 20  # how many times more than the evaluated ones another stop may pass on
+SPREAD = 4  # how many standard deviations another stop may be from the mean of the evaluated ones
+LIKELIEST = 24  # of a base's stops, which are asked for in any case
+AGAIN = 2  # how much more a stop must be worth for another round
+COMMAS = 1.5  # of the tolerance, which a comma may hold that is left out
+AHEAD = 6e-3  # what a number holds whose comma is asked for along with it
 
 
 class PriceLattice:
@@ -95,6 +101,9 @@ class PriceLattice:
         # $1 to $99, since one longer forward pass costs less than another one.
         first = np.flatnonzero(inner)[1:]
         self.first = first if len(first) <= 128 else first[:0]
+        # And with them some numbers at the edge, of every size and ending, which tell how sure a text's numbers are of
+        # their end.
+        self.samples = self.price_node[SAMPLES - MIN_USD][: len(SAMPLES) if len(self.first) else 0]
 
         # The same tree as edges sorted by parent (compressed rows), for vectorised updates.
         order = np.argsort(self.parent[1:], kind="stable") + 1
@@ -109,21 +118,23 @@ class PriceLattice:
 class Growth:
     """The lattice filled in for a batch of texts, round by round.
 
-    Round 0 is the prompt's end (the root) and the lattice's `first` nodes; each further round takes the
+    Round 0 is the prompt's end (the root), the lattice's `first` nodes and its `samples`; each further round takes the
     nodes whose parents are known by then. Of these, the ones with the least probability are left out
     while together they hold at most `tolerance`, and count as the end of their number. A node that
     only refines a stop (900 of $100..$999 with a digit tokenizer, all prices with Llama 3, and the commas)
-    concerns one price: it is left out when it alone holds at most `tolerance`, or, a comma aside, is not
-    among the `max_edges` likeliest, and is then taken to do as the evaluated ones did on average. (An average
-    says little of a comma: behind some numbers it begins the thousands, behind most it does not.)
+    concerns one price: it is left out when it alone holds little, or, a comma aside, is not among the `max_edges`
+    likeliest, and is then taken to do as the evaluated ones did on average. (An average says little of a comma: behind
+    some numbers it begins the thousands, behind most it does not. So what a comma holds counts in full.)
 
-    A tuned model stops all but always, and one look is enough to see it: of the numbers at the lattice's edge only
-    the `probes` likeliest are asked for (and $1 to $9, behind which a thousands comma stands most often), the
-    others where they could pass on more than `tolerance`, were they `SURPRISE` times as unsure of their end as this
-    text's numbers were so far. `probes=None`: all at once, without that look.
+    How much a number at the lattice's edge may hold depends on how far it may be from that average. `probes=None`, for a
+    base: `SPREAD` standard deviations of those that are known; the samples are, and
+    the `LIKELIEST`, since a number that the text itself names may be unlike all others. Otherwise, for a tuned model, which
+    stops all but always, that too, and at least `SURPRISE` times as unsure of its end as this text's numbers were so
+    far. Where the lattice has no samples, its `probes` likeliest are asked for first (and $1 to $9, behind which a
+    thousands comma stands most often).
 
-    On the embedded base, the harder case, every price stays within 1e-3 of the exact answer (`python -m
-    bench.exactness`). `tolerance=0, max_edges=None` is exact.
+    Every price stays within 1e-3 of the exact answer (`python -m bench.exactness`). `tolerance=0, max_edges=None` is
+    exact.
     """
 
     def __init__(
@@ -148,7 +159,9 @@ class Growth:
     def frontier(self) -> np.ndarray:
         """(batch, m) nodes to evaluate next, parents before children, rows padded with -1; m = 0 at the end."""
         if not self.settled[:, ROOT].any():
-            return np.tile(np.append(ROOT, self.lattice.first), (len(self.reach), 1))
+            return np.tile(
+                np.concatenate([[ROOT], self.lattice.first, self.lattice.samples]), (len(self.reach), 1)
+            )
         open_ = ~self.settled & (self.reach > 0) & self.known[:, self.lattice.parent]
         nodes = np.flatnonzero(open_.any(axis=0))
         mass = np.where(open_[:, nodes], self.reach[:, nodes], 0.0)  # (batch, candidates)
@@ -158,12 +171,19 @@ class Growth:
         candidates = nodes[order]
         stops, edge = self.lattice.is_stop[candidates], self.lattice.is_edge[candidates]
         wanted = (mass > 0) & (np.where(stops, mass, from_here_on) > self.tolerance)
+        wanted &= ~(stops & ~edge) | (mass > COMMAS * self.tolerance)
         known_edges = (self.known & self.lattice.is_edge).sum(axis=1, keepdims=True)
         place = np.cumsum(edge, axis=1) + known_edges  # among all numbers at the edge, the likeliest is 1
         if self.probes is not None:
             probed = (place <= self.probes) | self.lattice.is_digit[candidates]
             doubt = np.minimum(1, SURPRISE * self.passed_on / self.numbers)[:, None]
+            if len(self.lattice.samples):
+                doubt = np.maximum(doubt, self._spread())
             wanted &= ~edge | probed | (mass * doubt >= self.tolerance)
+        else:
+            again = known_edges > len(self.lattice.samples)
+            worth = mass * self._spread() >= self.tolerance * np.where(again, AGAIN, 1)
+            wanted &= ~edge | worth | (place <= LIKELIEST)
         if self.max_edges is not None:
             wanted &= ~edge | (place <= self.max_edges)
         self.settled |= open_ & ~self.lattice.is_edge  # of those, more may be asked for when some are known
@@ -171,7 +191,26 @@ class Growth:
         width = wanted.sum(axis=1).max(initial=0)
         left = np.argsort(~wanted, axis=1, kind="stable")[:, :width]
         chosen = np.take_along_axis(candidates, left, axis=1)
-        return np.where(np.take_along_axis(wanted, left, axis=1), chosen, -1)
+        chosen = np.where(np.take_along_axis(wanted, left, axis=1), chosen, -1)
+        return self._with_commas(chosen) if len(self.lattice.samples) else chosen
+
+    def _spread(self) -> np.ndarray:
+        """(batch, 1): how far another number's probability to go on may be from the mean of those at the edge; 1 where
+        fewer than two are known."""
+        known, goes_on = self.known[:, self.lattice.is_edge], self.goes_on[:, self.lattice.is_edge]
+        count = np.maximum(known.sum(axis=1, keepdims=True), 1)
+        mean = (goes_on * known).sum(axis=1, keepdims=True) / count
+        square = ((goes_on - mean) ** 2 * known).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1)
+        return np.where(count > 1, np.minimum(1, SPREAD * np.sqrt(square)), 1.0)
+
+    def _with_commas(self, nodes: np.ndarray) -> np.ndarray:
+        """A frontier with the commas behind its likeliest numbers at the edge, which would be a round of their own."""
+        lattice = self.lattice
+        real = np.maximum(nodes, 0)
+        likely = (nodes >= 0) & lattice.is_edge[real] & (np.take_along_axis(self.reach, real, axis=1) > AHEAD)
+        nodes = np.concatenate([nodes, np.where(likely, lattice.comma_node[real], -1)], axis=1)
+        width = (nodes >= 0).sum(axis=1).max(initial=0)
+        return np.take_along_axis(nodes, np.argsort(nodes < 0, axis=1, kind="stable")[:, :width], axis=1)
 
     def update(self, nodes: np.ndarray, probabilities: np.ndarray) -> None:
         """Take in the frontier's next-token probabilities of the watched tokens.

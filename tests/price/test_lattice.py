@@ -328,8 +328,8 @@ def test_at_most_max_edges_of_the_likeliest_numbers_at_the_edge_are_evaluated(
     model = MadeUpModel(lattice, 2, seed)
     got, evaluated = model.run(tolerance=0, max_edges=max_edges)
     for row in range(2):
-        nodes = np.concatenate([nodes[row][nodes[row] >= 0] for nodes in evaluated[1:]])
-        assert lattice.is_edge[nodes].sum() <= max_edges
+        nodes = np.concatenate([nodes[row][nodes[row] >= 0] for nodes in evaluated])
+        assert lattice.is_edge[nodes].sum() <= max(max_edges, len(lattice.samples))
         assert len(set(nodes)) == len(nodes)
     exact = model.exact()
     all_evaluated = np.concatenate([nodes[0] for nodes in evaluated])
@@ -366,7 +366,8 @@ def test_of_a_model_that_is_sure_of_its_stops_only_the_likeliest_are_looked_at(l
     lattice = lattices[kind]
     model = sure_model(lattice)
     got, evaluated = model.run()
-    stops = [n for nodes in evaluated[1:] for n in nodes[0] if n >= 0 and lattice.is_edge[n]]
+    stops = [n for nodes in evaluated for n in nodes[0] if n >= 0 and lattice.is_edge[n]]
+    assert len(evaluated) == (1 if kind == 0 else 2)  # digits: the samples come along with the prompt
     by_hand = set(lattice.price_node[:9]) if kind else set()  # behind $1 to $9 a comma is likeliest
     assert 0 < len(set(stops) - by_hand) <= PROBES < 64
     assert np.abs(got - model.exact()).max() < 1e-5
@@ -383,18 +384,44 @@ def test_one_look_at_a_model_that_is_not_sure_and_the_others_are_asked_for(latti
     assert len(stops) > 2 * PROBES
     assert np.abs(got - model.exact()).max() < 1e-3
     capped, evaluated = model.run(max_edges=20)
-    stops = {n for nodes in evaluated[1:] for n in nodes[0] if n >= 0 and lattice.is_edge[n]}
+    stops = {n for nodes in evaluated for n in nodes[0] if n >= 0 and lattice.is_edge[n]}
     assert len(stops) <= 20  # over all rounds together
 
 
-@pytest.mark.parametrize("kind", [0, 1])
-def test_without_probes_all_are_asked_for_in_one_round(lattices, kind):
-    lattice = lattices[kind]
+def test_without_probes_and_samples_all_are_asked_for_in_one_round(lattices):
+    lattice = lattices[1]
     model = sure_model(lattice)
     got, evaluated = model.run(probes=None, max_edges=30)
     (asked,) = [n for nodes in evaluated if (n := [i for i in nodes[0] if lattice.is_edge[i]])]
     assert len(asked) == 30
     assert np.abs(got - model.exact()).max() < 1e-5
+
+
+@pytest.mark.parametrize(("differ", "least", "most"), [(0.0, 24, 24), (0.03, 25, 200), (0.1, 60, 400)])
+def test_without_probes_numbers_are_asked_for_as_their_ends_differ(lattices, differ, least, most):
+    lattice = lattices[0]
+    model = sure_model(lattice)
+    edges = np.flatnonzero(lattice.is_edge)
+    model.p[0, edges, 0] = 0.2 + np.random.default_rng(0).normal(0, differ, len(edges)).clip(-0.2, 0.2)
+    got, evaluated = model.run(probes=None, max_edges=None)
+    stops = {n for nodes in evaluated for n in nodes[0] if n >= 0 and lattice.is_edge[n]}
+    assert set(lattice.samples) <= stops and least <= len(stops) <= most
+    assert np.abs(got - model.exact()).max() < 1e-3
+
+
+def test_the_commas_of_likely_numbers_come_along_with_them(lattices):
+    lattice = lattices[0]
+    model = sure_model(lattice)
+    rng = np.random.default_rng(0)
+    edges = np.flatnonzero(lattice.is_edge)
+    model.p[0, edges, 0] = rng.uniform(0, 0.3, len(edges))
+    model.p[0, edges, lattice.comma] = 0.1
+    model.p[0, lattice.comma_node[edges], 0] = rng.uniform(0, 1, len(edges))
+    got, (_, *later) = model.run(probes=None)
+    together = set(later[0][0])
+    likely = [n for n in together if lattice.is_edge[n] and lattice.comma_node[n] in together]
+    assert len(likely) > 3
+    assert np.abs(got - model.exact()).max() < 1e-3
 
 
 def test_a_comma_that_may_hide_a_thousand_is_asked_for_however_many_edges_are_likelier(lattices):
