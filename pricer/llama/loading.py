@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import mmap
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
@@ -115,8 +117,19 @@ def looks_like_a_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") != 1
 
 
-def give_memory_back() -> None:
+_least_resident = 0  # bytes, behind the last time
+
+
+def give_memory_back(spare: int = 0) -> None:
     """Let the system have what loading or a pass needed and has freed: glibc keeps it, 300 MB behind the embedded pair.
-    Elsewhere nothing happens."""
+    Since the next pass would only ask for it again, nothing happens up to `spare` bytes over what stayed the last time.
+    Nor elsewhere than on Linux."""
+    global _least_resident
     with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        if not spare or _resident() - _least_resident > spare:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+            _least_resident = _resident()
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE

@@ -33,6 +33,7 @@ from pricer.settings import PASSES, Limits, Settings
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}  # where the limits name no number
 TOLERANCE, MAX_EDGES = 5e-4, 56  # how much of the lattice may be left out, see `pricer.price.lattice.Growth`
 VARIANTS = 4  # of one text, computed together: few, so that a person sees the first ones soon
+_SPARE = 2**27  # bytes that passes on a CPU may leave behind
 _TOKENISED = 4096  # prompts whose tokens are in memory at once
 _LOGITS = 2**24  # vocabulary-wide numbers in memory at once: 64 MiB in fp32
 
@@ -147,7 +148,7 @@ class Predictor:
             ended = time.perf_counter()
             start()
         if self.pair.device.type == "cpu":
-            give_memory_back()
+            give_memory_back(_SPARE)
 
     def _batches(self, prompts: Sequence[Prompt]) -> Iterator[tuple[list[int], list[list[int]]]]:
         """(indices into `prompts`, their token ids), batch by batch."""

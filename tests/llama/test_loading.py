@@ -6,10 +6,12 @@ import json
 import logging
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import AutoConfig
 
+from pricer.llama import loading
 from pricer.llama.adapter import load_adapter_card
 from pricer.llama.hub import expect_answers
 from pricer.settings import Settings
@@ -163,3 +165,17 @@ def test_only_an_adapters_own_files_are_fetched(tiny_model_folder, monkeypatch):
 def test_the_hubs_retries_do_not_reach_the_terminal():
     expect_answers()
     assert not logging.getLogger("huggingface_hub.utils._http").isEnabledFor(logging.WARNING)
+
+
+def test_freed_memory_is_given_back_only_where_it_is_much(monkeypatch):
+    given, resident = [], iter([500, 600, 620, 900, 700])
+    libc = SimpleNamespace(malloc_trim=given.append)
+    monkeypatch.setattr(loading.ctypes, "CDLL", lambda name: libc)
+    monkeypatch.setattr(loading, "_resident", lambda: next(resident))
+    monkeypatch.setattr(loading, "_least_resident", 0)
+    loading.give_memory_back()  # 500 stay
+    loading.give_memory_back(spare=150)  # 600
+    loading.give_memory_back(spare=150)  # 620
+    assert len(given) == 1
+    loading.give_memory_back(spare=150)  # 900, and 700 stay
+    assert len(given) == 2 and loading._least_resident == 700
