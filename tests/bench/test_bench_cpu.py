@@ -8,6 +8,7 @@ import torch
 
 from bench import cpu, exactness, growth, machine
 from bench.cpu import LLAMA_CPP, OURS, OURS_BATCH, PLAIN, PLAIN_BATCH, SAMPLED, SAMPLED_SHARED, SEED, Measured
+from pricer.settings import Settings
 
 
 @pytest.fixture
@@ -19,7 +20,8 @@ def small_product(monkeypatch):
 def test_every_way_is_measured_and_a_missing_llama_cpp_is_said(
     tiny_predictor, small_product, monkeypatch, capsys
 ):
-    monkeypatch.setattr(cpu, "load_predictor", lambda settings: tiny_predictor)
+    for name in ("load_predictor", "plain_predictor"):
+        monkeypatch.setattr(cpu, name, lambda settings: tiny_predictor)
     monkeypatch.setattr(cpu, "SAMPLES", 3)
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     assert cpu.main(["--items", "3", "--singles", "1", "--rounds", "2", "--text-tokens", "40"]) == 0
@@ -66,11 +68,23 @@ def test_llama_cpp_is_given_the_same_tokens_one_prompt_after_the_other(
     monkeypatch.setattr(cpu, "_GGUF_PACKAGE", "carrier")
     monkeypatch.syspath_prepend(tmp_path)
     prompts = [tiny_predictor.prepare(text) for text in ("a drill", "a longer drill")]
-    bench = cpu.Bench(tiny_predictor, prompts, machine.MatrixProduct(64))
+    bench = cpu.Bench(tiny_predictor, tiny_predictor, prompts, machine.MatrixProduct(64))
     [way] = [way for way in bench.ways() if way.name == LLAMA_CPP]
     assert way.passes == ("base",) and not bench.left_out
     way.run(prompts, "base")
     assert readers[0].read == tiny_predictor.pair.tokenizer([p.text for p in prompts])["input_ids"]
+
+
+@pytest.mark.usefixtures("tiny_environment")
+def test_the_plain_models_are_ours_in_weights_of_their_own(tiny_predictor):
+    plain = cpu.plain_predictor(Settings.from_env())
+    prompt = plain.prepare("a drill")
+    assert plain.pair.weights is None
+    for which in ("base", "tuned"):
+        mine, own = (
+            p.predict([prompt], which)[0].distribution.probabilities for p in (plain, tiny_predictor)
+        )
+        assert abs(mine - own).max() < 1e-5
 
 
 def test_the_plain_forward_gives_what_ours_reads_off_the_prompts_end(tiny_predictor):
