@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 _LARGE = 2**24  # bytes from which on a hash is remembered: a gigabyte takes half a second
 _remembered: dict[tuple, str] = {}
@@ -28,9 +29,10 @@ def file_sha256(path: Path) -> str:
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
-    """Let `write` write a file beside `path`, and move it into place when it is whole."""
+    """Let `write` write a file beside `path`, and move it into place when it is whole: readers, and a kill in the
+    middle, see the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".new-{path.name}")
+    aside = path.with_name(f".new-{uuid4().hex[:8]}-{path.name}")  # two may write at once
     try:
         write(aside)
         aside.replace(path)

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from pricer.errors import InputError, SetupError
 from pricer.llama.hub import expect_answers
-from pricer.tables.reading import FORMATS, Row, Table, json_object, open_table
+from pricer.tables.reading import FORMATS, Table, json_object, open_table
+from pricer.tables.row import Row
 
 RAW_DATASET = "McAuley-Lab/Amazon-Reviews-2023"
 _RAW_NAME = re.compile(rf"^(?:{re.escape(RAW_DATASET)}:)?raw_meta_(\w+)$")

@@ -11,8 +11,6 @@ in an `InputError` of one sentence.
 
 import datetime
 import logging
-import os
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +18,18 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pricer.arena.metrics import outcome
 from pricer.errors import InputError
+from pricer.files import write_whole
 from pricer.llama.hub import expect_answers
 from pricer.price.record import complaint
 from pricer.prompt import product_text
 from pricer.settings import ASSETS
-from pricer.tables.arrow import check_unpacked
 from pricer.tables.checks import check_items, check_known, check_table
 from pricer.tables.frames import Column, read_frame
+from pricer.tables.reading import open_table
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +117,7 @@ def save_items(folder: Path | str, items: pd.DataFrame, item_set: str = BENCHMAR
     """Write the set's table; no text but the labels, whatever columns `items` has."""
     path = Path(folder) / ITEM_SETS[item_set]
     items = check_items(items, path.name)
-    return _replace(path, lambda path: _write_table(items, path))
+    return write_whole(path, lambda path: _write_table(items, path))
 
 
 def load_run(path: Path | str) -> Run:
@@ -138,9 +136,9 @@ def save_run(folder: Path | str, run: Run) -> Path:
     """
     folder, name = Path(folder), run.info.name
     table = check_table(run.table, name)
-    _replace(folder / f"{name}.parquet", lambda path: _write_table(table, path))
+    write_whole(folder / f"{name}.parquet", lambda path: _write_table(table, path))
     text = run.info.model_dump_json(indent=2, exclude_none=True) + "\n"
-    return _replace(folder / f"{name}.json", lambda path: path.write_text(text, encoding="utf-8"))
+    return write_whole(folder / f"{name}.json", lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def list_runs(folder: Path | str = RUNS_FOLDER) -> list[RunInfo]:
@@ -237,16 +235,7 @@ def _load_info(path: Path) -> RunInfo:
 def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"There is no table at {path}: check the name and the folder.")
-    try:
-        with pq.ParquetFile(path) as file:
-            check_unpacked(file, path.stat().st_size, path.name)
-            if file.metadata.num_rows > MOST_ROWS:
-                raise InputError(f"{path.name} has more than {MOST_ROWS:,} rows: give a run of fewer items.")
-        return pd.read_parquet(path)
-    except InputError:
-        raise
-    except Exception:  # pyarrow raises several unrelated classes on a damaged file
-        raise InputError(f"{path.name} is damaged or no parquet file: make or download it again.") from None
+    return open_table(path).frame(MOST_ROWS)
 
 
 def _read_texts(path: Path | str) -> pd.DataFrame:
@@ -266,15 +255,3 @@ def _read_hub() -> pd.DataFrame:
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
     table.to_parquet(path, index=False, compression="zstd")
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write beside `path`, then move into place: readers and a kill in the middle see old or new, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

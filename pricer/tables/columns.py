@@ -33,6 +33,14 @@ def normal(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
+def check_once(names: Sequence[str], file_name: str) -> None:
+    """Raise InputError for a name that two columns have."""
+    if twice := next((name for at, name in enumerate(names) if name in names[:at]), None):
+        raise InputError(
+            f"{file_name}: the column {show(twice)} stands there twice: keep or rename one of them."
+        )
+
+
 def choose(
     names: Sequence[str],
     wanted: Collection[str],

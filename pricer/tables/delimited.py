@@ -1,7 +1,8 @@
 """CSV as programs and people write it: what separates the cells, the header, and every row or the reason it is none.
 
 Python's csv module reads the cells, strictly. Around it stands what it and pyarrow.csv lack: the delimiter, line
-numbers, and going on behind a quotation mark out of place.
+numbers, and going on behind a quotation mark out of place. A line ends at LF, CR or CRLF, mixed or not, wherever that
+stands outside quotation marks.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from pricer.errors import InputError
-from pricer.tables.cells import NO_UTF8, ZERO_BYTE, is_utf8, show
-from pricer.tables.columns import normal
+from pricer.tables.cells import NO_UTF8, ZERO_BYTE, is_utf8
+from pricer.tables.columns import check_once, normal
 from pricer.tables.lines import ROW_BYTES, Damaged, Lines, TooLong
+from pricer.tables.row import Row
 
 DELIMITERS = ",;\t|"
 _SAMPLE_LINES, _SAMPLE_CHARS = 50, 100_000
@@ -56,7 +58,7 @@ def read_header(lines: Lines, file_name: str, known: Collection[str]) -> Header:
         raise InputError(f"{file_name} is no UTF-8 text: save the file as “CSV UTF-8”.")
     if not names:
         raise InputError(f"{file_name}: the file is empty: give a header line and a line per row.")
-    return Header(tuple(_named(names, file_name)), delimiter, at)
+    return Header(_named(names, file_name), delimiter, at)
 
 
 def _first_line(lines: list[str], at: int) -> int:
@@ -71,49 +73,33 @@ def _sense(lines: list[str], delimiter: str, known: Collection[str]) -> tuple:
     return len(header) > 1, sum(normal(name) in known for name in header), alike, len(header)
 
 
-def _named(names: list[str], file_name: str) -> Iterator[str]:
+def _named(names: list[str], file_name: str) -> tuple[str, ...]:
     """The names without outer blanks. One column may have none, as the numbers of pandas' rows; more are numbered."""
-    seen: set[str] = set()
-    for at, name in enumerate(map(str.strip, names), 1):
-        if name in seen and name:
-            raise InputError(
-                f"{file_name}: the column {show(name)} stands there twice: keep or rename one of them."
-            )
-        name = name if name not in seen else f"column {at}"
-        seen.add(name)
-        yield name
+    bare = list(map(str.strip, names))
+    named = [name or f"column {at}" * ("" in bare[: at - 1]) for at, name in enumerate(bare, 1)]
+    check_once(named, file_name)
+    return tuple(named)
 
 
-def read_rows(lines: Lines, header: Header) -> Iterator[tuple[int, tuple[int, int], list[str], str, int]]:
-    """(number, first and last line, cells, reason it cannot be used, bytes) of each row that is not empty."""
+def read_rows(lines: Lines, header: Header) -> Iterator[Row]:
+    """The rows that are not empty."""
     csv.field_size_limit(ROW_BYTES)
     for _ in range(header.lines):
         next(lines)
     reader = csv.reader(lines, delimiter=header.delimiter, strict=True)
     next(reader)
-    number, damaged = 0, False
-    while not damaged:
-        lines.begin_row()
-        first, cells, reason = lines.number + 1, [], ""
-        number += 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except (TooLong, Damaged) as error:
-            reason, damaged = str(error), isinstance(error, Damaged)
-        except csv.Error as error:
-            closed = "unexpected end" not in str(error)
-            reason = f"a quotation mark {'out of place' if closed else 'that is never closed'}"
-        taken = (first, max(lines.number, first))
-        if not reason:
-            if not any(map(str.strip, cells)):
-                continue
-            together = "".join(cells)
-            if not is_utf8(together):
-                reason = NO_UTF8
-            elif "\0" in together:
-                reason = ZERO_BYTE
-            elif len(cells) != len(header.names):
-                reason = f"{len(cells)} cells where the header has {len(header.names)}"
-        yield number, taken, cells, reason, lines.size
+    for number, (cells, reason, span, size) in enumerate(lines.records(reader), 1):
+        if reason or any(map(str.strip, cells)):
+            reason = reason or _wrong(cells, header)
+            yield Row(
+                number, {} if reason else dict(zip(header.names, cells, strict=True)), reason, size, span
+            )
+
+
+def _wrong(cells: list[str], header: Header) -> str:
+    together = "".join(cells)
+    if not is_utf8(together):
+        return NO_UTF8
+    if "\0" in together:
+        return ZERO_BYTE
+    return f"{len(cells)} cells where the header has {len(header.names)}" * (len(cells) != len(header.names))

@@ -15,7 +15,8 @@ from pricer.errors import InputError
 from pricer.tables.cells import Amounts, show, text_cell
 from pricer.tables.checks import MAX_USD
 from pricer.tables.columns import TEXT_NAMES, choose, has_text, listed, row_text
-from pricer.tables.reading import Row, Table, check_packed, open_table
+from pricer.tables.reading import Table, check_packed, open_table
+from pricer.tables.row import Row
 
 LABEL_CHARS = 60
 WRITE_AGAIN = "make or download the file again"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeVar
 
 from pricer.errors import InputError
 from pricer.tables.cells import NO_UTF8, ZERO_BYTE
@@ -19,6 +19,7 @@ TOO_LONG = f"longer than {ROW_BYTES // 2**20} MB"
 # What is held in memory, or written aside, may unpack to so much, or to so many times its size.
 BOMB_BYTES, BOMB_RATIO = 256_000_000, 50
 
+T = TypeVar("T")
 _BLOCK = 2**18
 DAMAGED = (OSError, EOFError, zlib.error)
 
@@ -64,13 +65,8 @@ class Lines:
         self.begin_row()
 
     def begin_row(self, most: int | None = None) -> None:
-        """From here on lines are those of another row, of at most ROW_BYTES characters."""
-        self._most = self._left = most or ROW_BYTES
-
-    @property
-    def size(self) -> int:
-        """Of the row at hand so far, in characters."""
-        return self._most - self._left
+        """From here on lines are those of another row, of at most so many characters, or ROW_BYTES."""
+        self._left = most or ROW_BYTES
 
     def __iter__(self) -> Lines:
         return self
@@ -87,6 +83,24 @@ class Lines:
             raise TooLong(TOO_LONG)
         return line
 
+    def records(self, made: Iterator[T]) -> Iterator[tuple[T | None, str, tuple[int, int], int]]:
+        """What is made of these lines, one record after another: (it, or None and the reason why there is none, its
+        first and last line, its characters)."""
+        damaged = False
+        while not damaged:
+            self.begin_row()
+            first, record, reason = self.number + 1, None, ""
+            try:
+                record = next(made)
+            except StopIteration:
+                return
+            except (TooLong, Damaged) as error:
+                reason, damaged = str(error), isinstance(error, Damaged)
+            except csv.Error as error:
+                closed = "unexpected end" not in str(error)
+                reason = f"a quotation mark {'out of place' if closed else 'that is never closed'}"
+            yield record, reason, (first, max(self.number, first)), ROW_BYTES - self._left
+
     def _readline(self, most: int) -> str:
         try:
             return self._file.readline(most)
@@ -94,31 +108,13 @@ class Lines:
             raise Damaged("the rest of the file cannot be read") from error
 
 
-class _Hashed(io.RawIOBase):
-    """What is read of a file, hashed on the way."""
-
-    def __init__(self, file: BinaryIO, sha256: Any):
-        self._file, self._sha256 = file, sha256
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        size = self._file.readinto(buffer)
-        self._sha256.update(memoryview(buffer)[:size])
-        return size
-
-
 def is_packed(path: Path) -> bool:
     return path.suffix.lower() == ".gz"
 
 
-@contextmanager
-def open_bytes(path: Path, sha256: Any = None) -> Iterator[BinaryIO]:
-    """The file's bytes, unpacked; `sha256` takes in those of the file as it lies on the disk."""
-    with path.open("rb", buffering=0) as raw:
-        file = io.BufferedReader(_Hashed(raw, sha256), _BLOCK) if sha256 else io.BufferedReader(raw, _BLOCK)
-        yield gzip.GzipFile(fileobj=file) if is_packed(path) else file
+def open_bytes(path: Path) -> BinaryIO:
+    """The file's bytes, unpacked."""
+    return gzip.open(path) if is_packed(path) else path.open("rb")
 
 
 def blocks(path: Path, most: int | None = None) -> Iterator[bytes]:

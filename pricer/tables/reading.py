@@ -5,16 +5,16 @@ Memory holds one row (of parquet, a few), however long the file. Rows count from
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as kinds
@@ -32,9 +32,10 @@ from pricer.tables.arrow import (
     sound_schema,
 )
 from pricer.tables.cells import NO_UTF8, Amounts, is_utf8, show
-from pricer.tables.columns import KNOWN
+from pricer.tables.columns import KNOWN, check_once
 from pricer.tables.delimited import Header, read_header, read_rows
-from pricer.tables.lines import DAMAGED, Damaged, Lines, TooLong, blocks, is_packed, open_bytes
+from pricer.tables.lines import DAMAGED, Lines, blocks, is_packed, open_bytes
+from pricer.tables.row import Row
 
 ENDINGS = {
     **dict.fromkeys((".csv", ".tsv", ".txt"), "csv"),
@@ -42,44 +43,9 @@ ENDINGS = {
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
 }
 FORMATS = ".csv, .tsv, .jsonl or .parquet (also .gz)"
+DAMAGED_PARQUET = "{name} is damaged or no parquet file: make or download it again."
 COLUMNS_MOST = 1_000  # in JSONL, where every line may name new ones
 _PARQUET_ROWS = 64  # unpacked at once
-
-
-@dataclass(frozen=True)
-class Row:
-    """`cells` by the file's names for the columns; empty where there is a `reason` why the row cannot be used."""
-
-    number: int
-    cells: Mapping[str, Any] = field(default_factory=dict)
-    reason: str = ""
-    size: int = 0  # bytes
-    lines: tuple[int, int] | None = None  # the file's first and last line of it; None for parquet
-
-    @property
-    def span(self) -> str:
-        """The lines of the file that it took; "" for parquet."""
-        first, last = self.lines or (0, 0)
-        return f"lines {first:,} to {last:,}" if last > first else f"line {first:,}" if self.lines else ""
-
-    @property
-    def full_reason(self) -> str:
-        """The reason, and where a quotation mark took other lines along."""
-        return (
-            f"{self.reason} ({self.span})"
-            if "lines" in self.span or "quotation" in self.reason
-            else self.reason
-        )
-
-    @property
-    def place(self) -> str:
-        """Where it stands, with its line where that is not what the number leads to expect."""
-        plain = (
-            not self.lines
-            or self.lines[0] in (self.number, self.number + 1)
-            or self.full_reason != self.reason
-        )
-        return f"row {self.number:,}" if plain else f"row {self.number:,} ({self.span})"
 
 
 @dataclass(frozen=True)
@@ -87,7 +53,6 @@ class Survey:
     """What looking a file through once has found."""
 
     rows: int
-    sha256: str
     schema: pa.Schema  # of the columns as they are passed on
     amounts: Mapping[str, Amounts]  # how each column that was asked for writes its numbers
 
@@ -132,27 +97,36 @@ class Table:
             return list(self.header.names)
         return self.schema.names if self.kind == "parquet" else self.survey().schema.names
 
-    def rows(self, sha256: Any = None) -> Iterator[Row]:
-        """All rows in order but the empty ones; `sha256` takes in the file's bytes, where they are read as text."""
+    def rows(self) -> Iterator[Row]:
+        """All rows in order but the empty ones."""
         if self.kind == "parquet":
-            return self._parquet_rows()
-        return self._csv_rows(sha256) if self.kind == "csv" else self._json_rows(sha256)
+            yield from self._parquet_rows()
+            return
+        with open_bytes(self.path) as file:
+            lines = Lines(file)
+            yield from read_rows(lines, self.header) if self.kind == "csv" else _json_rows(lines)
+
+    def frame(self, most_rows: int) -> pd.DataFrame:
+        """A parquet file as a whole, as pandas reads it. Raises InputError, also for more than `most_rows`."""
+        with self._parquet() as file:
+            self._check_rows(file.metadata.num_rows, most_rows)
+            try:
+                return file.read().to_pandas()
+            except Exception:  # as above
+                raise InputError(DAMAGED_PARQUET.format(name=self.shown)) from None
 
     def survey(self, amounts_of: Collection[str] = (), most_rows: int | None = None) -> Survey:
         """Look the file through: how many rows, which columns, and how those of `amounts_of` write their numbers.
         Raises InputError when it is no such table, or has more than `most_rows`."""
         found = {name: Amounts() for name in amounts_of}
         types: dict[str, set[str]] = {}
-        rows, sha256 = 0, hashlib.sha256()
+        rows = 0
         if self.kind == "parquet":
-            with self.path.open("rb") as file:
-                while block := file.read(2**20):  # hashlib.file_digest is not there on Python 3.10
-                    sha256.update(block)
             with self._parquet() as file:
                 self._check_rows(file.metadata.num_rows, most_rows)
                 if not any(map(self._is_written, found)):  # numbers are what they are
-                    return Survey(file.metadata.num_rows, sha256.hexdigest(), self._sound_schema, found)
-        seen = tqdm(self.rows(sha256), desc=f"reading {self.shown}", unit=" rows", delay=2, mininterval=1)
+                    return Survey(file.metadata.num_rows, self._sound_schema, found)
+        seen = tqdm(self.rows(), desc=f"reading {self.shown}", unit=" rows", delay=2, mininterval=1)
         for rows, row in enumerate(seen, 1):
             self._check_rows(rows, most_rows)
             for name, amounts in found.items():
@@ -163,7 +137,7 @@ class Table:
                 raise InputError(
                     f"{self.shown} names more than {COLUMNS_MOST:,} columns: give fewer per file."
                 )
-        return Survey(rows, sha256.hexdigest(), self._passed_on(types), found)
+        return Survey(rows, self._passed_on(types), found)
 
     def _check_rows(self, rows: int, most: int | None) -> None:
         if most is not None and rows > most:
@@ -192,40 +166,13 @@ class Table:
         ]
         return pa.Table.from_arrays(arrays, schema=schema)
 
-    def _csv_rows(self, sha256: Any) -> Iterator[Row]:
-        header = self.header
-        with open_bytes(self.path, sha256) as file:
-            for number, taken, cells, reason, size in read_rows(Lines(file), header):
-                yield Row(
-                    number, {} if reason else dict(zip(header.names, cells, strict=True)), reason, size, taken
-                )
-
-    def _json_rows(self, sha256: Any) -> Iterator[Row]:
-        with open_bytes(self.path, sha256) as file:
-            lines, damaged = Lines(file), False
-            while not damaged:
-                lines.begin_row()
-                line, reason, cells = "", "", {}
-                try:
-                    line = next(lines)
-                except StopIteration:
-                    return
-                except (TooLong, Damaged) as error:
-                    reason, damaged = str(error), isinstance(error, Damaged)
-                if not reason and not line.strip():
-                    continue
-                if not reason:
-                    cells, reason = json_object(line)
-                number = lines.number + damaged
-                yield Row(number, cells, reason, lines.size, (number, number))
-
     @contextmanager
     def _parquet(self) -> Iterator[pq.ParquetFile]:
         with _unpacked(self.path) as source:
             try:
                 file = pq.ParquetFile(source)
             except Exception:  # pyarrow raises several unrelated classes on a damaged file
-                raise InputError(f"{self.shown} is damaged or no parquet file: write it again.") from None
+                raise InputError(DAMAGED_PARQUET.format(name=self.shown)) from None
             with file:
                 check_unpacked(file, self.path.stat().st_size, self.shown)
                 yield file
@@ -276,11 +223,7 @@ def open_table(path: Path | str, *, most_bytes: int | None = None) -> Table:
                 )
     table = Table(path, kind, shown)
     if kind == "parquet":
-        names = [name.strip() for name in table.schema.names]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise InputError(
-                f"{shown}: the column {show(twice)} stands there twice: keep or rename one of them."
-            )
+        check_once(list(map(str.strip, table.schema.names)), shown)
     return table
 
 
@@ -335,6 +278,13 @@ def _unpacked(path: Path) -> Iterator[Path | BinaryIO]:
 
 
 # JSONL ----------------------------------------------------------------------------------------------------
+
+
+def _json_rows(lines: Lines) -> Iterator[Row]:
+    for line, reason, span, size in lines.records(lines):
+        if reason or line.strip():
+            cells, reason = ({}, reason) if reason else json_object(line)
+            yield Row(span[0], cells, reason, size, span)
 
 
 def json_object(line: str) -> tuple[dict[str, Any], str]:

@@ -14,9 +14,11 @@ from typing import Any
 import pyarrow as pa
 
 from pricer.errors import InputError
+from pricer.files import file_sha256
 from pricer.prompt import clean
 from pricer.tables.columns import TEXT_NAMES, choose, has_text, listed, row_text
-from pricer.tables.reading import Row, Table, open_table
+from pricer.tables.reading import Table, open_table
+from pricer.tables.row import Row
 
 OUTPUTS = (".csv", ".parquet")
 PART_ROWS = 512  # enough to sort by length; few enough that a part is soon done
@@ -125,4 +127,4 @@ def open_source(path: Path | str, *, text_column: str | None = None, max_chars: 
             f"{table.shown} has no column text, prompt or title (it has: {listed(names)}): name the one with "
             "--text-column."
         )
-    return Source(table, found.sha256, found.rows, found.schema, chosen, max_chars, PART_ROWS)
+    return Source(table, file_sha256(table.path), found.rows, found.schema, chosen, max_chars, PART_ROWS)

@@ -34,11 +34,15 @@ PRICES = {  # ways to write cents, each of which its column alone makes clear
 
 
 def as_csv(rows, delimiter, quoting, newline, prices, named):
-    written = io.StringIO()
-    writer = csv.writer(written, delimiter=delimiter, quoting=quoting, lineterminator=newline)
-    writer.writerow(["text", "price"])
-    writer.writerows((text, PRICES[prices](cents)) for text, cents in rows)
-    return (f"sep={delimiter}{newline}" if named else "") + written.getvalue()
+    written = [f"sep={delimiter}"] if named else []
+    for row in [("text", "price"), *((text, PRICES[prices](cents)) for text, cents in rows)]:
+        # Told that lines end with CR alone, Python's writer would not quote an LF within a cell.
+        writer = csv.writer(
+            line := io.StringIO(), delimiter=delimiter, quoting=quoting, lineterminator="\r\n"
+        )
+        writer.writerow(row)
+        written.append(line.getvalue().removesuffix("\r\n"))
+    return newline.join([*written, ""])
 
 
 def with_usd(record, amounts):
@@ -182,6 +186,16 @@ def test_what_separates_the_cells_is_found(folder, content, texts):
     path = folder / "found.csv"
     path.write_bytes(content.encode())
     assert [text for part in open_source(path, max_chars=99).parts() for text in part.texts] == texts
+
+
+def test_outside_quotation_marks_a_line_ends_at_any_of_its_ends(folder):
+    """Also at an LF where all others are CR: what it cuts off is refused, and the rest is a row of its own."""
+    path = folder / "mixed.tsv"
+    path.write_bytes(b'text\tprice\rLamp -\n.\t12.50\r"Saw\nbig"\t3\r')
+    (part,) = open_source(path, max_chars=99).parts()
+    assert part.texts == [".", "Saw\nbig"] and part.rejected == [(1, "1 cells where the header has 2")]
+    with pytest.raises(InputError, match="row 1 has 1 cells where the header has 2"):
+        load_rows(path)
 
 
 def test_the_ending_tells_where_nothing_else_does(folder):
