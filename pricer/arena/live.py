@@ -1,9 +1,8 @@
-"""Both passes over a few items while someone watches: small batches, and a stop that keeps what is done."""
+"""Runs that are scored while someone watches: step by step, with a stop that keeps what is done."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -14,12 +13,12 @@ import pandas as pd
 
 from pricer.arena.runs import RunInfo
 from pricer.errors import InputError
-from pricer.llama.prediction import Prediction, default_rule
+from pricer.llama.prediction import Prediction
 from pricer.llama.predictor import Predictor
 from pricer.price.prior import PricePrior
-from pricer.settings import PASSES, ModelRef, Settings
-
-STEP_SECONDS = 1.0  # about so often there is something new to see
+from pricer.scoring.engine import Task
+from pricer.scoring.steps import STEP_SECONDS, score_in_steps
+from pricer.settings import ModelRef, Settings
 
 
 @dataclass(frozen=True)
@@ -35,44 +34,36 @@ class LiveStep:
 def score_live(
     predictor: Predictor,
     items: pd.DataFrame,
+    task: Task,
     *,
     prior: PricePrior | None = None,
     stop: threading.Event | None = None,
     step_seconds: float = STEP_SECONDS,
 ) -> Iterator[LiveStep]:
-    """Score `items` (index, text, price_usd) by both passes, in their order, a batch at a time; the tuned pass under
-    `prior`, by default the predictor's.
+    """Score `items` (index, text, price_usd) by the task's passes, in their order and in the steps of
+    `scoring.steps`, the tuned pass under `prior`, by default the predictor's.
 
-    The first batch is one item; the next are as large as fits into `step_seconds`. `stop` is looked at between
-    batches. Between them, too, other requests get the model. Raises InputError, before anything is scored, for a
-    text that cannot be used.
+    Raises InputError, before anything is scored, for a text that cannot be used.
     """
-    prior, stop = prior or predictor.prior, stop or threading.Event()
-    rule = default_rule(predictor.pair.adapter, prior)
     if items.empty:
         raise InputError("There is no item to score: choose at least one.")
-    prompts = [predictor.prepare(text) for text in items["text"]]
-    rows: dict[str, list[dict[str, Any]]] = {which: [] for which in PASSES}
-    done, size, spent = 0, 1, 0.0
-    while done < len(items) and not stop.is_set():
-        batch = items.iloc[done : done + size]
-        start = time.perf_counter()
-        for which in PASSES:
-            found = predictor.predict(prompts[done : done + size], which)
-            predictions = [prediction.under(prior) for prediction in found]
-            rows[which] += [
-                table_row(index, prediction, rule, price_usd)
-                for index, price_usd, prediction in zip(
-                    batch["index"], batch["price_usd"], predictions, strict=True
-                )
-            ]
-        took = time.perf_counter() - start
-        done, spent = done + len(batch), spent + took
-        size = max(1, min(4 * size, int(step_seconds * len(batch) / max(took, 1e-6))))
+    texts = items["text"].tolist()
+    for text in texts:
+        predictor.prepare(text)
+    rows: dict[str, list[dict[str, Any]]] = {which: [] for which in task.passes}
+
+    def keep(which: str, at: int, prediction: Prediction) -> None:
+        item = items.iloc[at]
+        rows[which].append(table_row(item["index"], prediction, task.rule, item["price_usd"]))
+
+    steps = score_in_steps(
+        predictor, texts, task, prior=prior, stop=stop, step_seconds=step_seconds, on_answer=keep
+    )
+    for step in steps:
         tables = {
-            which: pd.DataFrame(rows[which]).sort_values("index", ignore_index=True) for which in PASSES
+            which: pd.DataFrame(of).sort_values("index", ignore_index=True) for which, of in rows.items()
         }
-        yield LiveStep(done, len(items), spent / done * (len(items) - done), tables)
+        yield LiveStep(step.done, step.total, step.seconds_left, tables)
 
 
 def live_info(

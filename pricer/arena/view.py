@@ -146,7 +146,7 @@ class View:
                 complaints.append(_unknown(key, given))
         view = replace(self, **values)
         if view.low_usd is not None and view.high_usd is not None and view.low_usd > view.high_usd:
-            complaints.append("The link's lowest price is above its highest; both were left out.")
+            complaints.append("The link’s lowest price is above its highest; both were left out.")
             view = view.without("low_usd", "high_usd")
         return view, complaints
 
@@ -160,8 +160,8 @@ def _unknown(key: str, given: list[str]) -> str:
     shown = ", ".join(given)
     shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
     if key in ("a", "b", "pin") and any(name.startswith(PREFIX) for name in given):
-        return f"The link's {key}={shown} is a run that only the visitor who added it has; it was left out."
-    return f"The link's {key}={shown} is not known here and was left out."
+        return f"The link’s {key}={shown} is a run that only the visitor who added it has; it was left out."
+    return f"The link’s {key}={shown} is not known here and was left out."
 
 
 # Reading and writing one value ---------------------------------------------------------------------------

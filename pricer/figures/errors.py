@@ -44,7 +44,12 @@ def error_spread(over_a_usd: Floats, over_b_usd: Floats) -> go.Figure:
     figure.update_xaxes(title="Guess minus price", tickvals=ticks, ticktext=names, zeroline=False)
     figure.update_yaxes(title="Items", ticksuffix=" %", rangemode="tozero", zeroline=False)
     return finish(
-        figure, "Distribution of the errors of A and B, signed", legend=True, hovermode="x", dragmode="zoom"
+        figure,
+        "Distribution of the errors of A and B, signed",
+        legend=True,
+        hovermode="x",
+        dragmode="zoom",
+        margin={"l": 56, "r": 36, "t": 32, "b": 44},  # the last tick's words have room
     )
 
 
@@ -187,13 +192,14 @@ _WIDE = {"l": 12, "r": 12, "t": 32, "b": 44}
 
 
 def _name_rows(figure: go.Figure, names: list[str]) -> None:
+    above = min(0.44, len(names) / 16)  # of a row: few rows are high, and a name stays by its mark
     for row, name in enumerate(names):
         figure.add_annotation(
             text=name,
             x=0,
             xref="paper",
             xanchor="left",
-            y=row - 0.44,
+            y=row - above,
             yanchor="middle",
             showarrow=False,
             font={"size": 12},

@@ -215,8 +215,13 @@ def item_strip(item: Item, pair: tuple[str, str], kind_names: dict[str, str]) ->
         line_width=0,
     )
     figure.add_vline(x=item.price_usd, line={"color": ACTUAL_COLOUR, "width": 2})
-    figure.add_annotation(  # on a log axis an annotation, unlike a line, is placed by the logarithm
-        x=np.log10(item.price_usd) if item.price_usd > 0 else 0,
+    at = np.log10(
+        max(item.price_usd, low)
+    )  # on a log axis an annotation, unlike a line, is placed by the logarithm
+    across = (at - np.log10(low)) / np.log10(high / low)
+    figure.add_annotation(
+        x=at,
+        xanchor="left" if across < 0.2 else "right" if across > 0.8 else "center",
         y=1,
         yref="paper",
         yanchor="bottom",
@@ -253,7 +258,15 @@ def item_strip(item: Item, pair: tuple[str, str], kind_names: dict[str, str]) ->
     )
     description = f"{item.label}: guesses of {len(item.guesses)} runs, actual price {usd(item.price_usd)}"
     margin = {"l": 90, "r": 12, "t": 26, "b": 32}
-    return finish(figure, description, str(item.index), margin=margin, dragmode=False, hovermode="closest")
+    return finish(
+        figure,
+        description,
+        str(item.index),
+        toolbar=False,
+        margin=margin,
+        dragmode=False,
+        hovermode="closest",
+    )
 
 
 # Inside --------------------------------------------------------------------------------------------------

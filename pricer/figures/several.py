@@ -20,7 +20,9 @@ FIRST = 10  # items before a running mean is drawn
 def error_by_band(runs: Several, pair: tuple[str, str]) -> go.Figure:
     """Mean error by price band, a line per run."""
     masks = by_price(pd.DataFrame({"price_usd": runs.price_usd}))
-    bands = [f"{label}<br>({mask.sum():,})" for label, mask in masks.items()]
+    bands = [f"{label} ({mask.sum():,} items)" for label, mask in masks.items()]
+    # The whole bands do not fit beside each other on a phone: they are what the mouse says.
+    short = [f"{label.split('–')[0]}<br>({mask.sum():,})" for label, mask in masks.items()]
     figure = go.Figure()
     for name, look in _looks(runs, pair):
         figure.add_scatter(
@@ -31,7 +33,8 @@ def error_by_band(runs: Several, pair: tuple[str, str]) -> go.Figure:
             hovertemplate="%{fullData.name}: error %{y:$,.2f}<extra></extra>",
             **look,
         )
-    figure.update_xaxes(title="Actual price (items)", type="category", tickangle=0)
+    figure.update_xaxes(title="Actual price from (items)", type="category", tickangle=0)
+    figure.update_xaxes(tickvals=list(range(len(bands))), ticktext=short, tickfont={"size": 11})
     figure.update_yaxes(title="Mean error", tickprefix="$", rangemode="tozero", zeroline=False, nticks=6)
     return _finish(figure, runs, "Mean error by price band")
 

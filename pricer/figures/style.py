@@ -62,17 +62,19 @@ def finish(
     *,
     legend: bool = False,
     walk: bool = False,
+    toolbar: bool = True,
     **layout,
 ) -> go.Figure:
     """The layout of every Evaluation figure. `revision`: while it stays the same, zoom outlives an update. `walk`: its
-    marks, those with customdata, are reached by arrow keys, and a finger picks the nearest."""
+    marks, those with customdata, are reached by arrow keys, and a finger picks the nearest. `toolbar`: whether there is
+    something to zoom into or to save."""
     settings = {
         "margin": {"l": 56, "r": 12, "t": 32, "b": 44},  # the plot begins below the toolbar
         "paper_bgcolor": CLEAR,
         "plot_bgcolor": CLEAR,
         "showlegend": legend,
         "uirevision": revision or "keep",
-        "meta": {"description": description, "walk": walk},
+        "meta": {"description": description, "walk": walk, "toolbar": toolbar},
     }
     return figure.update_layout(**(settings | layout))
 

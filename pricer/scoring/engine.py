@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from pricer.errors import InputError
 from pricer.llama.base import choose_device
+from pricer.llama.prediction import Prediction
 from pricer.llama.predictor import Predictor, load_predictor
 from pricer.price.prior import PricePrior
 from pricer.scoring.store import Journal, Store
@@ -49,9 +49,11 @@ def score_texts(
     journal: Journal | None = None,
     on_done: Callable[[int], None] = lambda scores: None,
     prior: PricePrior | None = None,
+    on_answer: Callable[[str, int, Prediction], None] = lambda which, at, prediction: None,
 ) -> dict[str, list]:
     """The added columns for the texts of one part, in their order. What the journal holds is not scored again;
-    `on_done` is told of every batch how many scores it brought (one per text and pass). `prior`: another one than the predictor's."""
+    `on_done` is told of every batch how many scores it brought (one per text and pass), `on_answer` of every answer:
+    pass, place among `texts`, and all that the model said. `prior`: another one than the predictor's."""
     journal = journal or Journal()
     prompts = [predictor.prepare(text) for text in texts]
     for which in task.passes:
@@ -60,8 +62,11 @@ def score_texts(
         for indices, predictions in predictor.predict_batches([prompts[at] for at in todo], which):
             if prior is not None:
                 predictions = [prediction.under(prior) for prediction in predictions]
+            places = [todo[i] for i in indices]
+            for at, prediction in zip(places, predictions, strict=True):
+                on_answer(which, at, prediction)
             figures = [_figures(prediction, task.rule) for prediction in predictions]
-            journal.add(which, dict(zip([todo[i] for i in indices], figures, strict=True)))
+            journal.add(which, dict(zip(places, figures, strict=True)))
             on_done(len(indices))
     columns = {
         f"{which}_usd": [journal.done[which][at][0] for at in range(len(texts))] for which in task.passes
@@ -73,7 +78,7 @@ def score_texts(
     return columns | {"text_cut": [prompt.truncated for prompt in prompts]}
 
 
-def _figures(prediction: Any, rule: str) -> list[float]:
+def _figures(prediction: Prediction, rule: str) -> list[float]:
     low, high = prediction.interval()
     distribution = prediction.distribution
     return [round(float(distribution.point(rule)), 2), low, high, round(float(distribution.unpriced_mass), 6)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pricer.llama.prediction import Prediction
 from pricer.llama.predictor import Predictor
 from pricer.price.prior import PricePrior
 from pricer.scoring.engine import Task, score_texts
@@ -32,11 +33,13 @@ def score_in_steps(
     prior: PricePrior | None = None,
     stop: threading.Event | None = None,
     step_seconds: float = STEP_SECONDS,
+    on_answer: Callable[[str, int, Prediction], None] = lambda which, at, prediction: None,
 ) -> Iterator[Step]:
     """Score texts in their order with the engine of `python -m pricer.score`.
 
-    `prior`: another one than the predictor's. The first step is one text; the next are as many as fit into `step_seconds`. `stop` is looked at between steps.
-    Raises InputError for a text that cannot be used.
+    `prior`: another one than the predictor's. `on_answer` is told of every answer: pass, place among `texts`, and all
+    that the model said. The first step is one text; the next are as many as fit into `step_seconds`. `stop` is looked
+    at between steps. Raises InputError for a text that cannot be used.
     """
     stop = stop or threading.Event()
     columns: dict[str, list] = {field.name: [] for field in task.fields}
@@ -44,7 +47,11 @@ def score_in_steps(
     while done < len(texts) and not stop.is_set():
         start = time.perf_counter()
         part = texts[done : done + size]
-        for name, values in score_texts(predictor, part, task, prior=prior).items():
+
+        def tell(which: str, at: int, prediction: Prediction, before: int = done) -> None:
+            on_answer(which, before + at, prediction)
+
+        for name, values in score_texts(predictor, part, task, prior=prior, on_answer=tell).items():
             columns[name] = columns[name] + values  # a new list: what was given out stays as it was
         took = time.perf_counter() - start
         done, spent = done + len(part), spent + took

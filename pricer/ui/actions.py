@@ -10,12 +10,11 @@ The HTML is set as it stands: escape text that is not your own.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from pricer.ui.chart import quiet_event
+from pricer.ui.scripted import Scripted, quiet_event
 
 
 class ActionEvent(gr.EventData):
@@ -27,18 +26,9 @@ class ActionEvent(gr.EventData):
         self.value = str((_data or {}).get("value", ""))
 
 
-class Actions(gr.HTML):
+class Actions(Scripted):
     act = quiet_event("act")
 
     def __init__(self, value: str | None = None, **kwargs: Any):
-        super().__init__(
-            value,
-            html_template='<div class="actions-root"></div>',  # filled by the script, which keeps the focus
-            js_on_load=Path(__file__).with_suffix(".js").read_text(encoding="utf-8"),
-            apply_default_css=False,
-            **kwargs,
-        )
-
-    @property
-    def skip_api(self) -> bool:
-        return True
+        # filled by the script, which keeps the focus
+        super().__init__(value, html='<div class="actions-root"></div>', **kwargs)

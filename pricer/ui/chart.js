@@ -71,14 +71,14 @@ function download(format) {
 }
 
 let settings; // one object for good: Plotly starts over, zoom and all, when a button's function is another
-function config(Plotly) {
+function config(Plotly, toolbar) {
   const button = (format, icon) => ({
     name: format, title: `Download as ${format.toUpperCase()}`, icon, click: () => download(format),
   });
   settings ??= {
     displaylogo: false,
     showSendToCloud: false, // a button that uploads the chart
-    displayModeBar: "hover",
+    displayModeBar: toolbar && "hover",
     responsive: false, // Plotly watches the window only; the observer below watches the chart itself
     modeBarButtonsToRemove: ["toImage", "autoScale2d"],
     modeBarButtonsToAdd: [button("png", Plotly.Icons.camera), button("svg", Plotly.Icons.disk)],
@@ -203,7 +203,7 @@ function say(message) {
 
 /** Keeps zoom, selection and hidden traces while `uirevision` is the same. */
 async function render(Plotly, data, layout) {
-  await Plotly.react(frame, data, { ...layout, template: template(), autosize: true }, config(Plotly));
+  await Plotly.react(frame, data, { ...layout, template: template(), autosize: true }, config(Plotly, layout.meta?.toolbar !== false));
   // To a screen reader the picture is its label; loose axis numbers tell nothing.
   for (const svg of frame.querySelectorAll(".main-svg")) svg.setAttribute("aria-hidden", "true");
   oneStop();
@@ -235,7 +235,11 @@ async function drawNow() {
     const Plotly = await load();
     if (value !== props.value) return; // a newer figure came while the library was loading, and draws next
     const { width, height, ...layout } = figure.layout; // the container has the size
-    if (coarse.matches) layout.dragmode = false; // a finger scrolls; the toolbar selects
+    if (coarse.matches) {
+      layout.dragmode = false; // a finger scrolls; the toolbar selects
+      // The toolbar is always there, above a legend that stands above the plot.
+      if (layout.showlegend && !layout.legend) layout.margin = { ...layout.margin, t: (layout.margin?.t ?? 32) + 28 };
+    }
     await render(Plotly, figure.data, { uirevision: "keep", ...layout });
     listen();
     say("");

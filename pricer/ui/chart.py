@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ import gradio as gr
 import plotly
 import plotly.graph_objects as go
 import plotly.io as pio
-from gradio.events import EventListener
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from pricer.figures import BASE_COLOUR, TUNED_COLOUR
+from pricer.ui.scripted import Scripted, quiet_event
 
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 PLOTLY_PATH = f"plotly-{plotly.__version__}.min.js"
@@ -85,27 +84,11 @@ class ChartEvent(gr.EventData):
         return [point.customdata for point in self.points]
 
 
-def quiet_event(event: str):
-    """An event of an HTML component with the settings that every linked view wants.
-
-    Gradio's defaults would drop a selection made while the last one is still being answered, lay a spinner
-    over the outputs, and list the handler among the app's API endpoints.
-    """
-    listener = EventListener(event).listener
-
-    @wraps(listener)
-    def listen(component: gr.HTML, *args, **kwargs):
-        quiet = {"trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private"}
-        return listener(component, *args, **(quiet | kwargs))
-
-    return listen
-
-
-class Chart(gr.HTML):
+class Chart(Scripted):
     """A plotly figure. Handlers may return a figure, None, or `gr.update(value=…, description=…)`.
 
     Where `layout.meta["walk"]` is true the marks are reached by arrow keys and opened by Enter, and a finger picks the
-    nearest one. Zoom and selection outlive an update as long as the figure's `layout.uirevision` stays the same; it does
+    nearest one; where its "toolbar" is false there is none. Zoom and selection outlive an update as long as the figure's `layout.uirevision` stays the same; it does
     when the figure sets none. Colours and type that the figure leaves open follow the page, light or dark.
     Hover text and labels understand a few tags (`<b>`, `<br>`, links): escape text that is not your own.
 
@@ -145,13 +128,11 @@ class Chart(gr.HTML):
             "toolbar": "Toolbar of the chart",
             "walk": "Arrow keys go from mark to mark, Enter opens one.",
         }
-        script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
         super().__init__(
             value,
-            html_template=HTML,
+            html=HTML,
+            prelude=f"const given = {json.dumps(given)};\n",
             css_template=CSS.replace("HEIGHT", str(self.height)),
-            js_on_load=f"const given = {json.dumps(given)};\n{script}",
-            apply_default_css=False,
             description=description,
             empty=empty,
             **kwargs,
@@ -164,7 +145,3 @@ class Chart(gr.HTML):
         figure = value.to_dict()
         figure["layout"].pop("template", None)  # plotly's own, 7 kB; the browser puts the page's there
         return pio.to_json(figure, validate=False)
-
-    @property
-    def skip_api(self) -> bool:
-        return True  # a figure is of no use to API clients

@@ -9,30 +9,14 @@ from __future__ import annotations
 import base64
 import json
 import time
-from pathlib import Path
-from typing import Any
 
-import gradio as gr
+from pricer.ui.scripted import Unseen
 
 
-class Download(gr.HTML):
-    def __init__(self, **kwargs: Any):
-        super().__init__(
-            None,
-            html_template="<span></span>",
-            js_on_load=Path(__file__).with_suffix(".js").read_text(encoding="utf-8"),
-            apply_default_css=False,
-            elem_classes="download",
-            **kwargs,
-        )
-
+class Download(Unseen):
     @staticmethod
     def file(name: str, content: str | bytes) -> str:
         """The value that saves text or bytes as `name`; each is another one, so that the same file can be saved twice."""
         text = content if isinstance(content, str) else None
         data = base64.b64encode(content).decode() if text is None else None
         return json.dumps({"name": name, "text": text, "data": data, "at": time.time_ns()})
-
-    @property
-    def skip_api(self) -> bool:
-        return True

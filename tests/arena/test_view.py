@@ -138,8 +138,8 @@ def test_a_link_with_a_run_of_ones_own_says_who_has_it():
     view, complaints = read("tab=evaluation&a=own-mine&b=two&pin=own-x")
     assert view.run_b == "two" and view.pins == ()
     assert complaints == [
-        "The link's a=own-mine is a run that only the visitor who added it has; it was left out.",
-        "The link's pin=own-x is a run that only the visitor who added it has; it was left out.",
+        "The link’s a=own-mine is a run that only the visitor who added it has; it was left out.",
+        "The link’s pin=own-x is a run that only the visitor who added it has; it was left out.",
     ]
 
 

@@ -1,8 +1,6 @@
 """A visitor's own runs in a real browser: upload, compare, remove, export, and a live run that can be stopped."""
 
-import io
 import re
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +11,6 @@ from playwright.sync_api import expect
 from pricer.arena.arena import Arena
 from pricer.arena.runs import Run, RunInfo, load_items, load_runs
 from pricer.arena.view import SEED_PAIR, View
-from pricer.llama.predictor import Predictor
-from pricer.settings import Settings
 from pricer.tables.writing import csv_text
 from pricer.ui import build_demo, page_options, theme
 from pricer.ui.evaluate import text
@@ -26,48 +22,6 @@ ITEMS = load_items()
 HOSTILE = "<img src=x onerror=window.x=1>"
 NAMES = ["Cordless drill", "Phone case", "Guitar", "Desk lamp", "Brake pads", "Office chair"]
 PRICES = [89.0, 9.5, 310.0, 25.0, 44.0, 185.0]
-
-
-class Gate(Predictor):
-    """A model that a test can hold: it answers as often as `let` says."""
-
-    def __init__(self, pair):
-        super().__init__(pair)
-        self.open, self.gate = True, threading.Semaphore(0)
-
-    def predict(self, prompts, which, *rest):
-        if not self.open and which == "base":
-            assert self.gate.acquire(timeout=100)
-        return super().predict(prompts, which, *rest)
-
-    def let(self, items):
-        for _ in range(items):
-            self.gate.release()
-
-
-@pytest.fixture(scope="module")
-def predictor(tiny_pair):
-    return Gate(tiny_pair)
-
-
-@pytest.fixture(scope="module")
-def url(predictor, tiny_settings, serve, tmp_path_factory):
-    file = tmp_path_factory.mktemp("texts") / "items.parquet"
-    texts = [f"Hand-made text of item {index}" for index in ITEMS["index"]]
-    ITEMS.assign(text=texts, price=ITEMS["price_usd"])[["index", "text", "price"]].to_parquet(file)
-    demo = build_demo(predictor, "", replace(tiny_settings, test_items=file))
-    return serve(theme.silence(demo), **page_options(), show_error=True)
-
-
-@pytest.fixture
-def visit(open_page, url):
-    def visit(**options):
-        page = open_page(url, **options)
-        page.get_by_role("tab", name=text.EVALUATE_TAB).click()
-        page.locator("#scatter-b .chart-drawn .main-svg").first.wait_for()
-        return page
-
-    return visit
 
 
 def give(page, words, name="my run.csv", box="#own-file"):
@@ -95,10 +49,10 @@ def check_clean(page):
     assert page.evaluate("typeof window.x") == "undefined"
 
 
-def test_an_uploaded_run_is_compared_and_can_be_a_or_b_or_taken_away(visit):
+def test_an_uploaded_run_is_compared_and_can_be_a_or_b_or_taken_away(evaluation, open_page, evaluation_url):
     rng = np.random.default_rng(0)
     guess = (ITEMS["price_usd"][:100] * rng.uniform(0.9, 1.1, 100)).round(2)
-    page = visit()
+    page = evaluation()
     page.unfold(text.OWN_TITLE)
     give(page, csv_text(pd.DataFrame({"index": ITEMS["index"][:100], "guess": guess})), f"{HOSTILE}.csv")
     run = Run(
@@ -111,6 +65,9 @@ def test_an_uploaded_run_is_compared_and_can_be_a_or_b_or_taken_away(visit):
     expect(figures(page).nth(1)).to_have_text(f"${found.b['error_usd'].value:,.2f}")
     expect(page.locator("#board .badge.kind-own")).to_have_text(text.KINDS["own"])
     expect_marks(page, "#scatter-b", 100)
+    other = open_page(f"{evaluation_url}?{View(*SEED_PAIR).to_query()}")
+    expect(other.locator("#active .count")).to_have_text("250 of 250 items")
+    assert "own-img" not in other.content()  # a run is with the visitor who added it alone
     page.get_by_role("button", name=re.compile("^Make .*img src=x.* run A$")).click()
     expect(figures(page).nth(0)).to_have_text(f"${found.b['error_usd'].value:,.2f}")
     page.locator("#own-runs .chip").click()
@@ -120,44 +77,29 @@ def test_an_uploaded_run_is_compared_and_can_be_a_or_b_or_taken_away(visit):
     check_clean(page)
 
 
-def test_another_visitor_does_not_see_it(visit):
-    page, other = visit(), visit()
-    page.unfold(text.OWN_TITLE)
-    give(page, "index,guess\n1,2\n2,3\n", "mine-alone.csv")
-    expect(page.locator("#own-runs .chip")).to_contain_text("mine-alone · 2")
-    other.get_by_role("button", name=text.SWAP).click()
-    expect(other.locator("#board .badge.kind-own")).to_have_count(0)
-    assert "mine-alone" not in other.content()
+BAD = [
+    ("index,guess\n0,1\n1,abc\n", "bad.csv", "bad.csv: row 2, column guess: “abc” is no price in dollars"),
+    (f"index,guess\n0,{HOSTILE}\n", "bad.csv", f"row 1, column guess: “{HOSTILE}” is "),
+    (b"\x00\x01\x02", "bad.parquet", "bad.parquet is damaged or no parquet file"),
+    (b"x" * 1_200_000, "big.csv", "big.csv has 1.2 MB: give at most 1 MB"),
+]
 
 
-@pytest.mark.parametrize(
-    ("words", "name", "complaint"),
-    [
-        (
-            "index,guess\n0,1\n1,abc\n",
-            "bad.csv",
-            "bad.csv: row 2, column guess: “abc” is no price in dollars",
-        ),
-        (f"index,guess\n0,{HOSTILE}\n", "bad.csv", f"row 1, column guess: “{HOSTILE}” is "),
-        (b"\x00\x01\x02", "bad.parquet", "bad.parquet is damaged or no parquet file"),
-        (b"x" * 21_000_000, "big.csv", "big.csv has 21.0 MB: give at most 20 MB"),
-    ],
-    ids=["cell", "markup", "damaged", "large"],
-)
-def test_a_bad_file_is_said_in_a_sentence_and_changes_nothing(visit, words, name, complaint):
-    page = visit()
+def test_bad_files_are_said_in_a_sentence_and_change_nothing(evaluation):
+    page = evaluation()
     page.unfold(text.OWN_TITLE)
-    give(page, words, name)
-    expect(page.locator("#own-notice [role=alert]")).to_contain_text(complaint)
-    expect(page.locator("#active .count")).to_have_text("250 of 250 items")
+    for words, name, complaint in BAD:
+        give(page, words, name)
+        expect(page.locator("#own-notice [role=alert]")).to_contain_text(complaint)
+        expect(page.locator("#active .count")).to_have_text("250 of 250 items")
     give(page, "index,guess\n1,2\n")  # and the next one is taken
     expect(page.locator("#own-runs .chip")).to_have_count(1)
     expect(page.locator("#own-notice [role=alert]")).to_have_count(0)
     check_clean(page)
 
 
-def test_own_products_have_their_text_in_the_detail_and_in_the_export(visit):
-    page = visit()
+def test_own_products_have_their_text_in_the_detail_and_in_the_export(evaluation):
+    page = evaluation()
     page.unfold(text.OWN_TITLE)
     words = pd.DataFrame(
         {
@@ -184,8 +126,8 @@ def test_own_products_have_their_text_in_the_detail_and_in_the_export(visit):
     check_clean(page)
 
 
-def test_both_models_are_asked_for_products_that_nobody_else_has_guessed(visit, predictor):
-    page = visit()
+def test_both_models_are_asked_for_products_that_nobody_else_has_guessed(evaluation, held_predictor):
+    page = evaluation()
     page.unfold(text.OWN_TITLE)
     table = pd.DataFrame({"text": NAMES, "price": PRICES, "guess": [80, 10, 200, 30, 40, 150]})
     give(page, csv_text(table), "mine.csv")
@@ -198,37 +140,19 @@ def test_both_models_are_asked_for_products_that_nobody_else_has_guessed(visit, 
     page.get_by_role("button", name=text.OWN_YES).click()
     expect(page.locator("#own-ask")).to_have_text(text.LIVE_DONE.format(done=6))
     expect(page.locator(".headline tr.b")).to_contain_text("mine")
-    guesses = [predictor.predict([predictor.prepare(name)], "tuned")[0] for name in NAMES]
-    guesses = [float(guess.distribution.point(predictor.rule)) for guess in guesses]
+    guesses = [held_predictor.predict([held_predictor.prepare(name)], "tuned")[0] for name in NAMES]
+    guesses = [float(guess.distribution.point(held_predictor.rule)) for guess in guesses]
     shown = float(figures(page).nth(0).inner_text().strip("$").replace(",", ""))
     assert shown == pytest.approx(np.abs(np.array(guesses) - PRICES).mean(), abs=0.05)
     expect(page.locator("#own-runs .chip")).to_have_count(4)
     check_clean(page)
 
 
-def test_export_is_the_view(visit):
-    page = visit()
-    page.get_by_role("button", name=text.PRESETS["worst-b"][0], exact=True).click()
-    expect(page.locator("#active .count")).to_contain_text("of 250 items")
-    expect(page.get_by_role("button", name=text.PRESETS["worst-b"][0], exact=True)).to_have_attribute(
-        "aria-pressed", "true"
-    )
-    for _ in range(2):  # the same file twice
-        with page.expect_download() as saved:
-            page.get_by_role("button", name=text.EXPORT).click()
-    arena, view = Arena(load_runs()["benchmark"], ITEMS), View(*SEED_PAIR, preset="worst-b")
-    table = pd.read_csv(io.BytesIO(saved.value.path().read_bytes()))
-    assert table["index"].tolist() == arena.index[arena.narrowed(view).ranked].tolist()
-    assert "text" not in table
-    check_clean(page)
-
-
 # Live ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def products():
-    return csv_text(pd.DataFrame({"text": NAMES, "price": PRICES}))
+def products(ending=""):
+    return csv_text(pd.DataFrame({"text": [name + ending for name in NAMES], "price": PRICES}))
 
 
 def begin(page, products):
@@ -239,14 +163,14 @@ def begin(page, products):
     page.locator("#live-start").click()
 
 
-def test_a_live_run_joins_the_session_and_is_compared(visit, predictor, products):
-    page = visit()
-    begin(page, products)
+def test_a_live_run_joins_the_session_and_is_compared(evaluation, held_predictor):
+    page = evaluation()
+    begin(page, products())
     expect(page.locator("#live-status")).to_have_text(text.LIVE_DONE.format(done=6))
     expect(page.locator("#active .count")).to_have_text("6 of 6 items")
     for i, which in enumerate(("base", "tuned")):
-        answers = predictor.predict([predictor.prepare(name) for name in NAMES], which)
-        guesses = [float(answer.distribution.point(predictor.rule)) for answer in answers]
+        answers = held_predictor.predict([held_predictor.prepare(name) for name in NAMES], which)
+        guesses = [float(answer.distribution.point(held_predictor.rule)) for answer in answers]
         error = float(np.abs(np.array(guesses) - PRICES).mean())
         shown = float(figures(page).nth(i).inner_text().strip("$").replace(",", ""))
         assert shown == pytest.approx(error, abs=0.05)
@@ -258,13 +182,13 @@ def test_a_live_run_joins_the_session_and_is_compared(visit, predictor, products
     check_clean(page)
 
 
-def test_points_appear_and_a_stop_keeps_what_is_done(visit, predictor, products):
-    page = visit()
-    predictor.open = False
+def test_points_appear_and_a_stop_keeps_what_is_done(evaluation, held_predictor):
+    page = evaluation()
+    held_predictor.open = False
     try:
-        begin(page, products)
+        begin(page, products(", used"))  # those of before are kept
         expect(page.locator("#live-stop")).to_be_enabled()
-        predictor.let(1)
+        held_predictor.let(1)
         expect(page.locator("#live-status")).to_contain_text("1 of 6 items")
         page.wait_for_function(
             "document.querySelector('#scatter-b .chart-plot')._fullData.some(t => t.customdata)"
@@ -275,11 +199,11 @@ def test_points_appear_and_a_stop_keeps_what_is_done(visit, predictor, products)
         expect(page.locator("#own-notice [role=alert]")).to_have_text(text.LIVE_RUNNING)
         page.locator("#live-stop").click()
         expect(page.locator("#live-status")).to_have_text(text.LIVE_STOPPING)
-        predictor.let(1)
+        held_predictor.let(1)
         expect(page.locator("#live-status")).to_contain_text(re.compile(r"Stopped: the \d items"))
     finally:
-        predictor.open = True
-        predictor.let(9)
+        held_predictor.open = True
+        held_predictor.let(9)
     done = int(re.search(r"\d", page.locator("#live-status").inner_text()).group())
     assert 2 <= done < 6
     expect(page.locator("#active .count")).to_have_text(f"{done} of {done} items")
@@ -289,8 +213,8 @@ def test_points_appear_and_a_stop_keeps_what_is_done(visit, predictor, products)
     check_clean(page)
 
 
-def test_test_items_can_be_scored_live_where_their_text_is_at_hand(visit):
-    page = visit()
+def test_test_items_can_be_scored_live_where_their_text_is_at_hand(evaluation):
+    page = evaluation()
     page.unfold(text.LIVE_TITLE)
     page.locator("#live-count input[type=number]").fill("3")
     page.locator("#live-count input[type=number]").press("Tab")
@@ -302,11 +226,11 @@ def test_test_items_can_be_scored_live_where_their_text_is_at_hand(visit):
 
 
 def test_a_live_run_without_a_file_or_without_texts_says_what_to_do(
-    open_page, serve, tiny_pair, tiny_settings, tmp_path
+    seen_page, serve, held_predictor, tiny_settings, tmp_path
 ):
     settings = replace(tiny_settings, test_items=tmp_path / "nothing.parquet")
-    url = serve(theme.silence(build_demo(Predictor(tiny_pair), "", settings)), **page_options())
-    page = open_page(url)
+    url = serve(theme.silence(build_demo(held_predictor, "", settings)), **page_options())
+    page = seen_page(url)
     page.get_by_role("tab", name=text.EVALUATE_TAB).click()
     page.unfold(text.LIVE_TITLE)
     expect(page.locator("#live-why")).to_have_text(text.LIVE_NO_TEXTS)  # the source that cannot work is off
@@ -319,28 +243,3 @@ def test_a_live_run_without_a_file_or_without_texts_says_what_to_do(
         "row 1, column price: “free” is no price"
     )
     check_clean(page)
-
-
-def test_without_models_a_live_run_says_why_and_an_upload_works(open_page, serve):
-    problem = "There is no adapter at /nowhere."
-    url = serve(theme.silence(build_demo(None, problem, Settings.from_env({}))), **page_options())
-    page = open_page(url)
-    page.get_by_role("tab", name=text.EVALUATE_TAB).click()
-    page.unfold(text.LIVE_TITLE)
-    expect(page.locator("#live")).to_contain_text(text.LIVE_NO_MODEL.format(problem=problem))
-    page.unfold(text.OWN_TITLE)
-    give(page, "index,guess\n1,2\n")
-    expect(page.locator("#own-runs .chip")).to_have_count(1)
-    check_clean(page)
-
-
-@pytest.mark.parametrize("width", [390, 1280])
-def test_the_boxes_fit_the_page(visit, width):
-    page = visit(width=width)
-    for title in (text.OWN_TITLE, text.LIVE_TITLE):
-        page.unfold(title)
-    page.locator("#live-start").wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for box in ("#own-file", "#live-start", "#live-stop"):
-        place = page.locator(box).bounding_box()
-        assert place["x"] >= 0 and place["x"] + place["width"] <= width

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from pricer.ui.chart import quiet_event
+from pricer.ui.scripted import Unseen, quiet_event
 
 
 class AddressEvent(gr.EventData):
@@ -25,18 +24,8 @@ class AddressEvent(gr.EventData):
         self.query = str((_data or {}).get("query", ""))[:20_000]
 
 
-class Address(gr.HTML):
+class Address(Unseen):
     go = quiet_event("go")
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(
-            None,
-            html_template="<span></span>",
-            js_on_load=Path(__file__).with_suffix(".js").read_text(encoding="utf-8"),
-            apply_default_css=False,
-            elem_classes="address",
-            **kwargs,
-        )
 
     @staticmethod
     def show(query: str, *, step: bool) -> str:
@@ -49,7 +38,3 @@ class Address(gr.HTML):
         """The value after a `go` to `query`: where the browser has gone on meanwhile it asks again, so that of Back and
         Forward in quick turn the last one counts."""
         return json.dumps({"answered": query, "at": time.time_ns()})
-
-    @property
-    def skip_api(self) -> bool:
-        return True

@@ -24,8 +24,8 @@ from pricer.ui.evaluate.html import (
     notice,
     signed_dollars,
     signed_ends,
-    term,
 )
+from pricer.ui.parts import term
 
 FEW_RUNS = 5
 BEST = 10  # runs that are shown until all are asked for
@@ -95,7 +95,7 @@ def _note(arena: Arena, found: Leaderboard) -> str:
         if none := len(found.left_out) - len(names):
             names.append(text.BOARD_HAVE_NONE.format(runs=none))
         note += text.BOARD_LEFT_OUT.format(runs=", ".join(names))
-    if len(found.standings) < FEW_RUNS:
+    elif len(found.standings) < FEW_RUNS:
         note += " " + text.BOARD_FEW_RUNS
     few = text.BOARD_FEW.format(fewest=FEWEST_ITEMS)
     return f"{note} {text.BOARD_NOISE if found.items >= FEWEST_ITEMS else few}"
@@ -147,9 +147,9 @@ def _cell(column: str, standing: Standing, info: RunInfo, view: View, items: int
     if column == "behind_best" and standing.ties_best and items >= FEWEST_ITEMS:
         return f'<span class="tag">{term(text.TIES_BEST, text.NOISE_HELP)}</span>'
     if column in ("behind_best", "behind_a"):
-        if column == "behind_a" and standing.name == view.run_a:
-            return '<span class="none">–</span>'
         found: Estimate = getattr(standing, column)
+        if found.value == found.low == found.high == 0:  # it is that run
+            return '<span class="none">–</span>'
         return (
             f'<span class="gap">{signed_dollars(found.value)}</span>'
             f'<span class="interval">{between(*signed_ends(found), "to")}</span>'

@@ -121,14 +121,11 @@ def _answer(arena: Arena, game: Game) -> str:
     if not game.guesses_usd:
         return ""
     item = arena.item(game.indexes[len(game.guesses_usd) - 1])
-    names = run_names(*[arena.infos[name] for name in game.pair])
     said = {guess.info.name: guess.guess_usd for guess in item.guesses}
     lines = [(text.GUESS_YOU, game.guesses_usd[-1])]
-    lines += [
-        (in_colour(end, names[end]), said[name])
-        for end, name in zip("ab", game.pair, strict=True)
-        if name in said
-    ]
+    if set(game.pair) <= set(said):  # an own run may be gone meanwhile
+        names = run_names(*[arena.infos[name] for name in game.pair])
+        lines += [(in_colour(end, names[end]), said[name]) for end, name in zip("ab", game.pair, strict=True)]
     lines.sort(key=lambda line: abs(line[1] - item.price_usd))
     rows = "".join(
         f"<li>{name} <b>{dollars(guess)}</b>, {off(guess, item.price_usd)} {_mark(item.price_usd, guess)}</li>"
@@ -144,9 +141,9 @@ def _mark(price_usd: float, guess_usd: float) -> str:
     return f'<span class="{kind}">{sign} {name.lower()}</span>'
 
 
-def result(arena: Arena, view: View, game: Game, name: str) -> str:
-    """Error, hits and the place among all runs on these products."""
-    found = arena.leaderboard(replace(view.reset(), run_b=name, sort="error_usd"))
+def result(arena: Arena, game: Game, name: str) -> str:
+    """Error, hits and the place among all runs on these products, of which the game has become the run `name`."""
+    found = arena.leaderboard(View(name, name))
     place = next((i for i, s in enumerate(found.standings) if s.name == name), None)
     standing = found.standings[place]
     interval = between(
@@ -230,7 +227,7 @@ class GuessBox:
                 view = session.view if session.view.item_set == SETS[0] else place.first_view()
                 game = deal(place, view)
             except InputError as error:
-                return [gr.skip(), gr.skip(), gr.skip(), gr.skip(), complaint([str(error)]), *same]
+                return [gr.skip(), gr.skip(), gr.skip(), gr.skip(), complaint(error), *same]
             return [game, question(place, game, self.texts), gr.update(visible=True), "", "", *same]
 
         def on_guess(session: Any, own: OwnRuns, game: Game | None, written: str):
@@ -239,14 +236,14 @@ class GuessBox:
             try:
                 game = game.guessed(read_guess(written))
             except InputError as error:
-                return [gr.skip(), gr.skip(), gr.skip(), gr.skip(), complaint([str(error)]), *same]
+                return [gr.skip(), gr.skip(), gr.skip(), gr.skip(), complaint(error), *same]
             place = arena(own, SETS[0])
             if not game.over:
                 return [game, question(place, game, self.texts), gr.skip(), "", "", *same]
             run = as_run(game, own)
             own = own.with_runs(run)
             place = arena(own, SETS[0])
-            shown = result(place, session.view, game, run.info.name)
+            shown = result(place, game, run.info.name)
             # The visitor stays where they are: the run joins pickers and board, and is looked at by its button.
             updates = answer(session, own, lambda arena, view: view, whole=True)
             return [game, shown, gr.update(visible=False), "", "", own, shown_chips(own), *updates]

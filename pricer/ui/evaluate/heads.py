@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 
 from pricer.arena.arena import Arena
-from pricer.arena.metrics import HIT_SHARE, NEAR_SHARE
+from pricer.arena.metrics import HIT_SHARE
 from pricer.arena.records import FEWEST_ITEMS, HeadToHead, Narrowed
 from pricer.arena.resampling import RESAMPLES, Estimate
 from pricer.arena.runs import RunInfo
@@ -26,8 +26,8 @@ from pricer.ui.evaluate.html import (
     interval_end,
     run_names,
     signed_dollars,
-    term,
 )
+from pricer.ui.parts import term
 
 HEADLINE = ("error_usd", "hits_pct")  # the figures beside the verdict; the others are folded away
 
@@ -271,7 +271,7 @@ def scatter_title(end: str, info: RunInfo, figures: HeadToHead | None, within_pc
     title = text.SCATTER_TITLES[end].format(label=escape(info.label))
     share = ""
     if within_pct is not None:
-        meaning = text.WITHIN_HELP.format(hit=HIT_SHARE, near=NEAR_SHARE)
+        meaning = text.WITHIN_HELP.format(hit=100 * HIT_SHARE)
         share = f'<span class="hits">{term(text.WITHIN.format(pct=within_pct), meaning)}</span>'
     elif figures:
         name, meaning, form, _ = text.METRICS["hits_pct"]

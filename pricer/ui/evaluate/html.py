@@ -9,14 +9,10 @@ import numpy as np
 from pricer.arena.resampling import Estimate
 from pricer.arena.runs import RunInfo
 from pricer.ui.evaluate import text
+from pricer.ui.parts import alert, term
 
 END = {"a": '<b class="run-a">A</b>', "b": '<b class="run-b">B</b>'}
 SIGNS = {"hit": "●", "near": "◆", "miss": "✕"}
-
-
-def term(words: str, meaning: str) -> str:
-    """Words that explain themselves on hover and on keyboard focus."""
-    return f'<abbr tabindex="0" title="{escape(meaning)}" data-tip="{escape(meaning)}">{words}</abbr>'
 
 
 def button(words: str, do: str, value: str = "", *, classes: str = "chip", **attributes: str) -> str:
@@ -28,18 +24,14 @@ def button(words: str, do: str, value: str = "", *, classes: str = "chip", **att
     )
 
 
-def notice(sentence: str, *, problem: bool = False) -> str:
+def notice(sentence: str) -> str:
     """A sentence that stands out; it is HTML."""
-    return (
-        f'<p class="notice problem" role="alert">{sentence}</p>'
-        if problem
-        else f'<p class="notice">{sentence}</p>'
-    )
+    return f'<p class="notice">{sentence}</p>'
 
 
-def complaint(sentences: list[str]) -> str:
-    words = " ".join(escape(sentence) for sentence in sentences)
-    return notice(words, problem=True) if words else ""
+def complaint(*sentences: object) -> str:
+    """What went wrong; nothing where nothing did."""
+    return alert(" ".join(str(sentence) for sentence in sentences)) if sentences else ""
 
 
 def badges(info: RunInfo) -> str:

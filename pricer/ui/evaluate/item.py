@@ -9,7 +9,8 @@ from pricer.arena.metrics import outcome
 from pricer.arena.records import Item
 from pricer.arena.view import View
 from pricer.ui.evaluate import text
-from pricer.ui.evaluate.html import END, button, category, dollars, off, term
+from pricer.ui.evaluate.html import END, button, category, dollars, off
+from pricer.ui.parts import term
 
 STARTERS = 6  # products that the empty box offers
 

@@ -25,13 +25,14 @@ from pricer.errors import InputError
 from pricer.llama.prediction import default_rule
 from pricer.llama.predictor import Predictor
 from pricer.price.prior import PricePrior
+from pricer.scoring.engine import Task
 from pricer.settings import PASSES, Settings
 from pricer.ui.actions import ActionEvent, Actions
 from pricer.ui.evaluate import text
-from pricer.ui.evaluate.html import button
+from pricer.ui.evaluate.html import button, complaint
 from pricer.ui.evaluate.item_texts import ItemTexts
-from pricer.ui.evaluate.own_html import buttons, chips, complaint, line, progress, question
-from pricer.ui.guard import RequestLimit
+from pricer.ui.evaluate.own_html import buttons, chips, line, progress, question
+from pricer.ui.guard import BATCH_QUEUE, BATCHES_AT_ONCE, RequestLimit
 
 OWN_PRODUCTS = "csv"  # one of text.LIVE_SOURCES
 LIVE_DEFAULT = 20  # items
@@ -63,6 +64,8 @@ class OwnBox:
         self.limit = limit
         self.predictor, self.problem, self.settings = predictor, problem, settings
         self.items, self.texts, self.limits = items, texts, settings.limits
+        # of a visitor's products, as in the Batch tab
+        self.most = self.limits.rows_at_once(predictor.pair.device.type) if predictor else 0
 
     def layout(self) -> None:
         """Two boxes inside the tab's bar."""
@@ -251,10 +254,11 @@ class OwnBox:
                 # A visitor's products are a shop's; the test items are the benchmark's.
                 ours = (items["index"] >= OWN_INDEX).any() or not self.predictor.prior
                 prior = self.predictor.prior if ours else self.predictor.prior_named("benchmark")
-                infos = self._infos(own, prior)
+                task = Task(self.settings, PASSES, default_rule(self.predictor.pair.adapter, prior))
+                infos = self._infos(own, task, prior)
                 step = look(*[infos[which].name for which in PASSES])
                 parts = {"whole": True, "item_set": SETS[0]}
-                for now in score_live(self.predictor, items, prior=prior, stop=control.stop):
+                for now in score_live(self.predictor, items, task, prior=prior, stop=control.stop):
                     own = own.with_runs(*[Run(infos[which], now.tables[which]) for which in PASSES])
                     shown = answer(session, own, step, **parts)
                     session = shown[0]
@@ -294,7 +298,7 @@ class OwnBox:
         def on_failure(control: LiveControl | None):
             if control:
                 control.running = False
-            return buttons(complaint(InputError(text.LIVE_FAILED)), running=False)
+            return complaint(text.LIVE_FAILED)
 
         def on_source(source: str):
             return gr.update(visible=source == OWN_PRODUCTS)
@@ -323,17 +327,19 @@ class OwnBox:
             concurrency_id="live",
             concurrency_limit=LIVE_AT_ONCE,
         )
-        ran.failure(on_failure, control, controls, **AT_ONCE)
+        ran.failure(lambda now: buttons(on_failure(now), running=False), control, controls, **AT_ONCE)
         wanted = gr.State("")
-        self.ask.act(on_ask, [control, own_runs], [control, wanted, self.ask], **AT_ONCE).then(
+        asked = self.ask.act(on_ask, [control, own_runs], [control, wanted, self.ask], **AT_ONCE)
+        scored = asked.then(
             on_score_own,
             [control, session, own_runs, wanted],
             [self.ask, own_runs, self.chips, *outputs],
             api_visibility="private",
             show_progress="hidden",
-            concurrency_id="live",
-            concurrency_limit=LIVE_AT_ONCE,
+            concurrency_id=BATCH_QUEUE,
+            concurrency_limit=BATCHES_AT_ONCE,
         )
+        scored.failure(on_failure, control, self.ask, **AT_ONCE)
         self.stop.click(on_stop, control, [self.status, self.stop], **AT_ONCE)
 
     def _todo(
@@ -361,28 +367,27 @@ class OwnBox:
         items = alone(own, name)
         if items.empty or self.predictor is None:
             return ""
-        most = min(len(items), self.limits.live_items)
-        return question(own.runs[name].info.label, most, name)
+        return question(own.runs[name].info.label, len(items), self.most, name)
 
     def _own_todo(self, own: OwnRuns, name: str) -> pd.DataFrame:
         """The products of an own run for both models (index, text, price_usd). Raises InputError where two more runs
         have no room."""
         if len(own.runs) + len(PASSES) > self.limits.own_runs:
             raise InputError(text.LIVE_NO_ROOM.format(most=self.limits.own_runs))
-        mine = own.items[own.items["index"].isin(own.runs[name].table["index"])].head(self.limits.live_items)
+        mine = own.items[own.items["index"].isin(own.runs[name].table["index"])].head(self.most)
         return mine.assign(text=mine["index"].map(own.texts))
 
-    def _infos(self, own: OwnRuns, prior: PricePrior | None) -> dict[str, RunInfo]:
-        """What the two runs will be called, and how they are made."""
+    def _infos(self, own: OwnRuns, task: Task, prior: PricePrior | None) -> dict[str, RunInfo]:
+        """What the task's runs will be called, and how they are made."""
         infos = {}
-        for which in PASSES:
+        for which in task.passes:
             label = text.LIVE_LABEL.format(label=self.settings.label, name=text.NAMES[which].lower())
             infos[which] = live_info(
                 self.settings,
                 which,
                 name=own.free_name(f"live-{which}"),
                 label=own.free_label(label),
-                rule=default_rule(self.predictor.pair.adapter, prior),
+                rule=task.rule,
                 prior=prior.name if prior else None,
             )
         return infos

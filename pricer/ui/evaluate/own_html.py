@@ -8,7 +8,6 @@ import gradio as gr
 
 from pricer.arena.live import LiveStep
 from pricer.arena.own_runs import OwnRuns
-from pricer.errors import InputError
 from pricer.ui.evaluate import text
 from pricer.ui.evaluate.html import button
 
@@ -35,7 +34,9 @@ def buttons(status: str, *, running: bool) -> list:
 
 
 def progress(now: LiveStep) -> str:
-    words = text.LIVE_PROGRESS.format(done=now.done, total=now.total, seconds=now.seconds_left)
+    seconds = now.seconds_left
+    left = text.SECONDS.format(seconds) if seconds < 90 else text.MINUTES.format(seconds / 60)
+    words = text.LIVE_PROGRESS.format(done=now.done, total=now.total, left=left)
     return f'<progress max="{now.total}" value="{now.done}"></progress>{line(words)}'
 
 
@@ -43,12 +44,9 @@ def line(words: str) -> str:
     return f'<p class="hint" role="status">{words}</p>'
 
 
-def complaint(error: InputError) -> str:
-    return f'<p class="notice problem" role="alert">{escape(str(error))}</p>'
-
-
-def question(label: str, items: int, name: str) -> str:
-    """Whether both models shall price the products of the run `name` too."""
-    words = text.OWN_ASK.format(label=escape(label), items=items)
+def question(label: str, items: int, most: int, name: str) -> str:
+    """Whether both models shall price the products of the run `name` too, or the first `most` of them."""
+    words = text.OWN_ASK if items <= most else text.OWN_ASK_FIRST
+    words = words.format(label=escape(label), items=items, most=most)
     yes, no = button(text.OWN_YES, "score-own", name), button(text.OWN_NO, "dismiss", classes="chip plain")
-    return f'<div class="chips notice"><span>{words}</span>{yes}{no}</div>'
+    return f'<div class="chips notice" data-reveal="{name}"><span>{words}</span>{yes}{no}</div>'

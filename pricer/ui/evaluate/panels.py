@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlencode
 
 from pricer.arena.arena import Arena
 from pricer.arena.findings import FEWEST, LEVEL, Findings, Slice
-from pricer.arena.metrics import HIT_SHARE, NEAR_SHARE
+from pricer.arena.metrics import HIT_SHARE
 from pricer.arena.records import FEWEST_ITEMS
 from pricer.arena.resampling import RESAMPLES
 from pricer.arena.view import View
@@ -26,7 +26,7 @@ def slices(arena: Arena, view: View) -> str:
     if not found.looked_at:
         return f'<p class="hint">{text.SLICES_NONE.format(fewest=FEWEST)}</p>'
     note = text.SLICES_NOTE.format(
-        looked_at=found.looked_at, fewest=FEWEST, share=LEVEL, level=100 * found.level
+        looked_at=found.looked_at, fewest=FEWEST, share=100 * LEVEL, level=100 * found.level
     )
     lists = "".join(
         f"<section><h4>{title.format(**shown)}</h4>{_list(of, shown)}</section>"
@@ -99,7 +99,7 @@ def terms() -> str:
     """Every term of the tab and what it means."""
     words = {name: meaning for name, meaning, *_ in text.METRICS.values()}
     words |= {
-        name: meaning.format(hit=HIT_SHARE, near=NEAR_SHARE, resamples=RESAMPLES, fewest=FEWEST_ITEMS)
+        name: meaning.format(hit=100 * HIT_SHARE, resamples=RESAMPLES, fewest=FEWEST_ITEMS)
         for name, meaning in text.TERMS.items()
     }
     rows = "".join(

@@ -215,7 +215,7 @@ class _Tab:
             try:
                 now = make(arena, now)
             except InputError as error:
-                said = complaint([str(error)])
+                said = complaint(error)
             if before and now.item_set != before.item_set:
                 arena = self.arena(own_runs, now.item_set)
                 now, whole = settled(arena, now), True
@@ -265,14 +265,21 @@ class _Tab:
 
             on(event, make, parts[name], trigger_mode="always_last")
 
+        def ahead(session: Session | None, own: OwnRuns, part: str, make: Step) -> list:
+            """Updates for `outputs` after a step that the part itself shows already. Nothing comes back to it: its
+            visitor may be further by then. As the tab is laid out, the part says that it is there: no step."""
+            if session is None:
+                return [gr.skip()] * len(outputs)
+            updates = self.answer(session, own, make)
+            updates[outputs.index(parts[part])] = gr.skip()
+            return updates
+
         opened = on(tab.select, lambda arena, view: view)
         opened.then(self.texts.start, None, None, **AT_ONCE)
         for panel, panel_tab in panel_tabs.items():
 
             def on_panel(session: Session | None, own: OwnRuns, panel=panel):
-                if session is None:  # the first panel says that it is selected as the tab is laid out
-                    return [gr.skip()] * len(outputs)
-                return self.answer(session, own, lambda arena, view: replace(view, panel=panel))
+                return ahead(session, own, "panels", lambda arena, view: replace(view, panel=panel))
 
             panel_tab.select(on_panel, [session, own_runs], outputs, **AT_ONCE)
 
@@ -287,11 +294,7 @@ class _Tab:
             on_value(event, "words", lambda arena, value: read_words(value))
 
         def on_find(session: Session | None, own: OwnRuns, value: str):
-            if session is None:  # the box says that it is there as the tab is laid out
-                return [gr.skip()] * len(outputs)
-            updates = self.answer(session, own, lambda arena, view: replace(view, find=read_words(value)))
-            updates[outputs.index(parts["find"])] = gr.skip()  # who types is ahead of what comes back
-            return updates
+            return ahead(session, own, "find", lambda arena, view: replace(view, find=read_words(value)))
 
         find = [session, own_runs, parts["find"]]
         parts["find"].change(on_find, find, outputs, trigger_mode="always_last", **AT_ONCE)
@@ -384,7 +387,7 @@ class _Tab:
             session.view, complaints = self._read(query, OwnRuns())
             shown = self.render(OwnRuns(), self.arena(OwnRuns(), session.view.item_set), session.view, None)
             address = Address.show(session.view.to_query(), step=False)
-            return [gr.update(selected="evaluation"), session, complaint(complaints), address, *shown]
+            return [gr.update(selected="evaluation"), session, complaint(*complaints), address, *shown]
 
         demo.load(on_load, None, [tabs, *outputs], **AT_ONCE)
 
@@ -397,7 +400,7 @@ class _Tab:
             view, complaints = self._read(event.query, own)
             session, said, _, *shown = self.answer(session, own, lambda arena, now: view)
             address = Address.answered(event.query)
-            return [gr.update(selected="evaluation"), session, complaint(complaints), address, *shown]
+            return [gr.update(selected="evaluation"), session, complaint(*complaints), address, *shown]
 
         def on_tab(chosen: gr.SelectData):
             return gr.skip() if chosen.value == text.EVALUATE_TAB else Address.show("", step=True)

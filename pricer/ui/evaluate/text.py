@@ -102,7 +102,7 @@ HITS_NOTE = (
     "sorts the board, by the ratio alone."
 )
 WITHIN = "{pct:.1f} % within 20 %"
-WITHIN_HELP = "Guesses less than {hit:.0%} away from the price, however cheap the item."
+WITHIN_HELP = "Guesses less than {hit:.0f} % away from the price, however cheap the item."
 MORE_FIGURES = "More figures"
 METRICS = {  # field of metrics.Summary: name, what it means, how it is written, whether more is better
     "error_usd": ("Error", "Mean distance between guess and actual price, in dollars.", "${:,.2f}", False),
@@ -165,7 +165,7 @@ HIGH_LABEL = "to ($)"
 OUTCOME_LABELS = {"a": "A’s guess was a", "b": "B’s guess was a"}
 RUN_GONE = "There is no run {name} any more: choose another one."
 AMOUNT_BAD = "A price filter must be a number of dollars, 0 or more."
-APART_LABEL = "A and B at least apart ($)"
+APART_LABEL = "A and B apart by ($)"
 CHIPS = {
     "categories": "{value}",
     "low_usd": "from {value}",
@@ -183,8 +183,9 @@ RESET = "Reset"
 ITEMS_LEFT = "<b>{items:,}</b> of {shared:,} items"
 SCATTER_TITLES = {"a": "A · {label}", "b": "B · {label}"}
 SCATTER_HINT = (
-    "Drag a box to look at what is inside only, double-click to undo. By keyboard: arrows walk the dots by price, Enter "
-    "opens one. The shaded band holds the hits."
+    '<span class="for-mouse">Drag a box to look at what is inside only, double-click to undo. By keyboard: arrows walk the '
+    'dots by price, Enter opens one.</span><span class="for-finger">A tap opens the nearest dot.</span> The shaded band '
+    "holds the hits."
 )
 SKIP_PLOTS = "Skip the plots"
 SCATTER_SAMPLED = "{drawn:,} of {items:,} items are drawn, chosen at random; all figures count every item."
@@ -287,11 +288,11 @@ PANEL_NOTES = {
 }
 SLICES_NOTE = (
     "{looked_at:,} slices were looked at: every category within a price band and every word of the names, with {fewest} "
-    "items or more. Of those named here at most {share:.0%} are chance, and the intervals ({level:.1f} %) allow for "
+    "items or more. Of those named here at most {share:.0f} % are chance, and the intervals ({level:.1f} %) allow for "
     "having looked at so many."
 )
 SLICES_NONE = "No category within a price band, and no word of the names, has {fewest} items here."
-SLICES_LOST, SLICES_WON = "{b} loses most", "{b} wins most"
+SLICES_LOST, SLICES_WON = "Where {b} loses most", "Where {b} wins most"
 SLICES_QUIET = "No slice stands out, once it is counted how many were looked at."
 SLICE = "<b>{where}</b> ({items:,} items): the error is {gap} {direction} than that of {a} [{low} to {high}]."
 LARGER, SMALLER = "larger", "smaller"
@@ -309,7 +310,7 @@ TERMS = {  # beside the metrics above
     "A and B": "The two runs that are compared. Differences are B minus A.",
     "Near": "Not a hit, but less than $80 or less than 40 % away from the price.",
     "Miss": "Further away than $80 and than 40 %.",
-    "Within 20 %": "Guesses less than {hit:.0%} away from the price, however cheap the item: no $40 for free.",
+    "Within 20 %": "Guesses less than {hit:.0f} % away from the price, however cheap the item: no $40 for free.",
     "95 % interval": "Bootstrap over items: of {resamples:,} random draws of as many items, with repeats, 95 % give a "
     "figure in it. Differences are paired: both runs get the same draws.",
     "Permutation p": "How often a coin toss for the sign of each item’s difference would give a difference at least as "
@@ -367,6 +368,7 @@ OWN_HELP = (
     "<pre>index,guess\n0,129.99\n1,1049</pre><pre>text,price,guess\nCordless drill 20V,89.00,74.50</pre>"
 )
 OWN_ASK = "Nobody else has guessed “{label}”. Shall both models price its {items:,} products too?"
+OWN_ASK_FIRST = "Nobody else has guessed “{label}”. Shall both models price the first {most:,} of its {items:,} products too?"
 OWN_YES, OWN_NO = "Yes, both models", "No"
 OWN_FILE = "CSV, or parquet with its JSON"
 OWN_RUNS = "Yours"
@@ -382,7 +384,8 @@ LIVE_FILE = "CSV with text and price"
 LIVE_PRODUCTS = "{rows:,} products from {title}."
 LIVE_START, LIVE_STOP = "Start", "Stop"
 LIVE_WAITING = "Waiting in line …"
-LIVE_PROGRESS = "{done} of {total} items · about {seconds:.0f} s left"
+LIVE_PROGRESS = "{done} of {total} items · about {left} left"
+SECONDS, MINUTES = "{:.0f} s", "{:.0f} min"
 LIVE_STOPPING = "Stopping after this batch …"
 LIVE_STOPPED = "Stopped: the {done} items that were done are kept."
 LIVE_DONE = "{done} items scored."
