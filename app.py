@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 from pricer.errors import SetupError
 from pricer.opening import Opening
-from pricer.settings import Settings, on_zero_gpu
+from pricer.settings import ASSETS, Settings, on_zero_gpu
 
 ADDRESS = ("HOST", "PORT", "GRADIO_SERVER_PORT", "SPACE_ID")
 
@@ -29,7 +30,7 @@ def main() -> int:
     except SetupError as error:  # nowhere to open it
         print(error, file=sys.stderr)
         return 1
-    predictor = None
+    predictor = arenas = None
     if problem:
         pass
     elif on_zero_gpu():  # the page's part that lends the card comes before the models, and this thread has it
@@ -39,26 +40,32 @@ def main() -> int:
         import_module("pricer.llama.predictor")  # here, and not in both threads at once
         with ThreadPoolExecutor(1) as beside:
             loading = beside.submit(_load, settings)
-            import_module("pricer.ui")  # takes as long as the models do
+            arenas = import_module("pricer.ui").load_arenas()  # takes as long as the models do
             predictor, problem = loading.result()
     from pricer.ui import build_demo, launch
 
     if problem:
         print(problem, file=sys.stderr)
-    demo = build_demo(predictor, problem, settings)
+    demo = build_demo(predictor, problem, settings, arenas)
     opening.close()
     launch(demo, settings)
     return 0
 
 
 def _load(settings: Settings) -> tuple[Any, str]:
-    """The predictor, or None and the problem."""
+    """The predictor, with the answer that the page opens with; or None and the problem."""
     from pricer.llama.predictor import load_predictor
+    from pricer.llama.shared import SharedPredictor
 
     try:
-        return load_predictor(settings), ""
+        predictor = load_predictor(settings)
+        if settings.zero_gpu:  # there no card is lent yet
+            return predictor, ""
+        shared = SharedPredictor(predictor)
+        shared.compare(json.loads((ASSETS / "examples.json").read_text(encoding="utf-8"))[0]["text"])
     except SetupError as error:
         return None, str(error)
+    return shared, ""
 
 
 if __name__ == "__main__":

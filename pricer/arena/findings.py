@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from pricer.arena import slices
 
@@ -75,6 +74,8 @@ class Findings:
 
 def findings(table: pd.DataFrame) -> Findings:
     """The slices of a pair's table (label, category, price_usd, error_usd_a, error_usd_b) that stand out."""
+    from scipy import stats  # half a second, which no start waits for
+
     made = _slices(table)
     if not made:
         return Findings(0, 1 - LEVEL, [], [])

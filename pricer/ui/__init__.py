@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pricer.arena.arena import Arena
 from pricer.llama.predictor import Predictor
 from pricer.llama.shared import SharedPredictor
 from pricer.settings import Limits, Settings
@@ -19,9 +20,11 @@ from pricer.ui.api import add_api
 from pricer.ui.batch.tab import BatchTab
 from pricer.ui.chart import plotly_route
 from pricer.ui.compare.tab import build_compare
-from pricer.ui.evaluate.tab import build_evaluate
+from pricer.ui.evaluate.tab import build_evaluate, load_arenas
 from pricer.ui.guard import MOST_IN_LINE, THREADS, Guard, RequestLimit
 from pricer.ui.zero_gpu import share_gpu
+
+__all__ = ["build_demo", "launch", "load_arenas", "page_options"]
 
 PAGE_CSS = "".join(
     (Path(__file__).parent / name).read_text(encoding="utf-8")
@@ -36,11 +39,18 @@ PAGE_JS = "() => {{{}}}".format(
 )
 
 
-def build_demo(predictor: Predictor | None, problem: str, settings: Settings) -> gr.Blocks:
-    """The whole page. Without a predictor it still opens, and says `problem`."""
+def build_demo(
+    predictor: Predictor | SharedPredictor | None,
+    problem: str,
+    settings: Settings,
+    arenas: tuple[dict[str, Arena], str] | None = None,
+) -> gr.Blocks:
+    """The whole page. Without a predictor it still opens, and says `problem`. `arenas`: what `load_arenas` gave."""
     if predictor and settings.zero_gpu:
         share_gpu(predictor, settings.gpu_seconds)
-    shared = predictor and SharedPredictor(predictor, together=0 if settings.zero_gpu else None)
+    shared = predictor
+    if isinstance(predictor, Predictor):
+        shared = SharedPredictor(predictor, together=0 if settings.zero_gpu else None)
     limit = RequestLimit(settings.limits.requests_per_minute)
     kept = (KEPT_SECONDS, KEPT_SECONDS)
     with gr.Blocks(title=text.TITLE, fill_width=False, delete_cache=kept) as demo:
@@ -56,7 +66,7 @@ def build_demo(predictor: Predictor | None, problem: str, settings: Settings) ->
                 batch = BatchTab(shared, problem, settings, limit)
                 batch.layout()
             with gr.Tab(text.EVALUATE_TAB, id="evaluation", elem_id="evaluation") as tab:
-                evaluate = build_evaluate(tab, tabs, settings, box, limit, shared, problem)
+                evaluate = build_evaluate(tab, tabs, settings, box, limit, shared, problem, arenas)
         box.link(demo)
         if evaluate:
             evaluate.link(demo)

@@ -86,6 +86,16 @@ class EvaluateTab:
     take: Callable[[Callable, list, Callable[..., list[tuple[pd.DataFrame, str, RunInfo | None]]]], None]
 
 
+def load_arenas() -> tuple[dict[str, Arena], str]:
+    """The shipped runs by item set; or none, and the problem."""
+    try:
+        arenas = {name: Arena(runs, load_items(item_set=name)) for name, runs in load_runs().items()}
+        arenas[SETS[0]].first_view()
+    except InputError as error:
+        return {}, str(error)
+    return arenas, ""
+
+
 def build_evaluate(
     tab: gr.Tab,
     tabs: gr.Tabs,
@@ -94,13 +104,13 @@ def build_evaluate(
     limit: RequestLimit,
     predictor: Predictor | None = None,
     problem: str = "",
+    arenas: tuple[dict[str, Arena], str] | None = None,
 ) -> EvaluateTab | None:
-    """Lay out the tab inside the current `gr.Tab`. Without runs it says so instead."""
-    try:
-        shipped = {name: Arena(runs, load_items(item_set=name)) for name, runs in load_runs().items()}
-        shipped[SETS[0]].first_view()
-    except InputError as error:
-        gr.Markdown(text.RUNS_MISSING.format(problem=escape(str(error))), elem_classes="notice problem")
+    """Lay out the tab inside the current `gr.Tab`. Without runs it says so instead. `arenas`: where they are loaded
+    already."""
+    shipped, missing = arenas or load_arenas()
+    if missing:
+        gr.Markdown(text.RUNS_MISSING.format(problem=escape(missing)), elem_classes="notice problem")
         return None
     tab_ = _Tab(shipped, settings)
     own = OwnBox(predictor, problem, settings, limit, shipped[SETS[0]].items, tab_.texts)
