@@ -397,7 +397,7 @@ def test_without_probes_and_samples_all_are_asked_for_in_one_round(lattices):
     assert np.abs(got - model.exact()).max() < 1e-5
 
 
-@pytest.mark.parametrize(("differ", "least", "most"), [(0.0, 24, 24), (0.03, 25, 200), (0.1, 60, 400)])
+@pytest.mark.parametrize(("differ", "least", "most"), [(0.0, 40, 40), (0.03, 40, 200), (0.1, 60, 400)])
 def test_without_probes_numbers_are_asked_for_as_their_ends_differ(lattices, differ, least, most):
     lattice = lattices[0]
     model = sure_model(lattice)
