@@ -23,9 +23,10 @@ def price_histogram(
     first = np.floor(BINS_PER_DECADE * np.log10(max(everything.min(), 0.01)))
     last = np.ceil(BINS_PER_DECADE * np.log10(everything.max()) + 1e-9)
     edges = 10 ** (np.arange(first, max(last, first + 2) + 1) / BINS_PER_DECADE)
-    figure = go.Figure()
+    figure, highest = go.Figure(), 0
     for name, prices in drawn.items():
         counts = np.histogram(prices, edges)[0]
+        highest = max(highest, counts.max())
         hover = [
             f"{names[name]}<br>{usd(low)} to {usd(high)}: {count:,}"
             for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
@@ -42,8 +43,9 @@ def price_histogram(
             hovertemplate="%{text}<extra></extra>",
         )
     figure.update_xaxes(log_axis(edges[0], edges[-1]), zeroline=False, fixedrange=True)
+    whole = {"dtick": 1} if highest <= 5 else {"nticks": 5}  # no halves of a product
     figure.update_yaxes(
-        title=count_axis, rangemode="tozero", zeroline=False, fixedrange=True, nticks=5, tickformat=",d"
+        title=count_axis, rangemode="tozero", zeroline=False, fixedrange=True, tickformat=",d", **whole
     )
     finish(figure, description, legend=len(drawn) > 1, dragmode=False, hovermode="closest")
     return figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"})

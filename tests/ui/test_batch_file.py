@@ -181,6 +181,7 @@ def test_figures_are_those_of_the_metrics(tmp_path):
 def test_runs_join_ones_own_with_each_product_once(tmp_path):
     content = lamps(2) + "Lamp  0,made of wood,10.50\nLamp 7,x,\n"
     made = result(products(written(tmp_path, content), price_column="price"))
+    made = replace(made, base_said={at: (5.0, 300.0 + at, 0.2) for at in range(made.done)})
     own, name = OwnRuns(), ""
     for table, title, info in made.runs():
         own, name = add_run(table, title, own, ITEMS, None, info)
@@ -188,6 +189,8 @@ def test_runs_join_ones_own_with_each_product_once(tmp_path):
     assert [run.info.kind for run in own.runs.values()] == ["base", "tuned"]
     tuned = own.runs[name].table
     assert tuned["index"].tolist() == [OWN_INDEX, OWN_INDEX + 1] and tuned["guess_usd"].tolist() == [50, 50]
+    base = next(run for run in own.runs.values() if run.info.kind == "base")
+    assert base.table["high_usd"].tolist() == [300, 301] and "not checked" in base.info.origin
     assert tuned["low_usd"].tolist() == [20, 20] and own.items["price_usd"].tolist() == [10.5, 11.5]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -29,13 +29,15 @@ CSV, PARQUET = ".csv", ".parquet"
 
 @dataclass(frozen=True)
 class Result:
-    """The first rows of `products` with what scoring adds; they may be fewer, where the visitor stopped."""
+    """The first rows of `products` with what scoring adds; they may be fewer, where the visitor stopped. `base_said`: by
+    place among them the base's own 90 % range, in dollars, and its unpriced mass; the columns have the tuned pass's."""
 
     title: str
     products: Products
     task: Task
     columns: dict[str, list]
     prior: str | None = None  # the name of the price prior
+    base_said: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -100,8 +102,8 @@ class Result:
     def file(self, kind: str) -> bytes:
         """What `python -m pricer.score` would write: the file's own columns and behind them the added ones."""
         table = self.products.table.slice(0, self.done)
-        for field in self.task.fields:
-            table = table.append_column(field, pa.array(self.columns[field.name], field.type))
+        for added in self.task.fields:
+            table = table.append_column(added, pa.array(self.columns[added.name], added.type))
         return _written(table.schema, [table], kind)
 
     def rejected_file(self) -> bytes:
@@ -123,16 +125,24 @@ class Result:
         at, made = products.index.to_numpy(), []
         for which in self.passes:
             table = products.assign(guess_usd=self.usd(which)[at])
-            if which == self.passes[-1]:  # the pass that the interval belongs to
-                for column in ("low_usd", "high_usd", "unpriced_mass"):
-                    table[column] = np.array(self.columns[column])[at]
+            for column, values in self._ranges(which).items():
+                table[column] = values[at]
             label = show(text.RUN_LABEL.format(title=self.title, name=text.PASS_NAMES[which]))
             about = {"name": f"batch-{which}", "label": label, "rule": self.task.rule, "prior": self.prior}
-            info = live_info(self.task.settings, which, **about).model_copy(
-                update={"origin": text.RUN_ORIGIN}
-            )
+            origin = text.RUN_ORIGIN + (text.OWN_RANGES if which == "base" else "")
+            info = live_info(self.task.settings, which, **about).model_copy(update={"origin": origin})
             made.append((table.reset_index(drop=True), label, info))
         return made
+
+    def _ranges(self, which: str) -> dict[str, np.ndarray]:
+        """(done,) each: a pass's range and unpriced mass, where they are known."""
+        names = ("low_usd", "high_usd", "unpriced_mass")
+        if which == self.passes[-1]:  # the pass that the columns belong to
+            return {name: np.array(self.columns[name]) for name in names}
+        if not self.base_said:
+            return {}
+        said = np.array([self.base_said[at] for at in range(self.done)])
+        return dict(zip(names, said.T, strict=True))
 
 
 def _written(schema: pa.Schema, tables: Iterable[pa.Table], kind: str) -> bytes:

@@ -19,6 +19,7 @@ import pandas as pd
 from pricer.errors import InputError
 from pricer.figures.guesses import drawn_items, guess_against_price
 from pricer.figures.prices import price_histogram
+from pricer.llama.prediction import Prediction
 from pricer.llama.predictor import Predictor
 from pricer.scoring.engine import Task
 from pricer.scoring.steps import score_in_steps
@@ -107,7 +108,7 @@ class BatchTab:
             self.scatters, self.scatter_columns, self.scatter_titles = {}, {}, {}
             for which in PASSES:
                 with gr.Column(min_width=300, visible=False) as self.scatter_columns[which]:
-                    gr.HTML(f"<h4>{text.SCATTER.format(name=text.PASS_NAMES[which])}</h4>")
+                    gr.HTML(f"<h4>{text.SCATTER.format(name=text.MODEL_NAMES[which])}</h4>")
                     self.scatters[which] = Chart(
                         height=CHART_HEIGHT, empty=text.NO_FIGURE, elem_id=f"batch-scatter-{which}"
                     )
@@ -205,9 +206,16 @@ class BatchTab:
                 task.check_columns(list(found.names), found.title)
                 products = read_products(found, asked, price, self.limits, self.most)
                 prior = self.predictor.prior.name if self.predictor.prior else None
-                begun, result = time.monotonic(), None
-                for step in score_in_steps(self.predictor, products.texts, task, stop=control.stop):
-                    result = Result(found.title, products, task, step.columns, prior)
+                begun, result, base_said = time.monotonic(), None, {}
+
+                def keep(which: str, at: int, one: Prediction) -> None:
+                    if which == "base":
+                        base_said[at] = (*one.interval(), float(one.distribution.unpriced_mass))
+
+                for step in score_in_steps(
+                    self.predictor, products.texts, task, stop=control.stop, on_answer=keep
+                ):
+                    result = Result(found.title, products, task, step.columns, prior, base_said)
                     going = html.progress(step.done, step.total, step.seconds_left)
                     yield [*_buttons(going, running=True), *self._growing(result)]
                 if result:
@@ -327,8 +335,9 @@ def _scatter(table: pd.DataFrame, which: str, result: Result):
 
 
 def _widths(table: pd.DataFrame) -> list[str]:
-    wide = {text.TABLE_HEADS["row"]: "72px", text.TABLE_HEADS["text"]: "340px"}
-    return [wide.get(name, "112px") for name in table]
+    widths = {"row": 64, "text": 260, "tuned_usd": 128, "low_usd": 92, "high_usd": 84}
+    wide = {text.TABLE_HEADS[name]: width for name, width in widths.items()}
+    return [f"{wide.get(name, 104)}px" for name in table]
 
 
 def _file(result: Result | None, kind: str):

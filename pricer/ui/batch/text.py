@@ -48,7 +48,7 @@ STOPPING = "Stopping after this step …"
 STOPPED = "Stopped; what was done is kept: {done}."
 NOTHING = "Stopped before the first row."
 DONE = "{done} priced in {took}."
-FAILED = "The scoring broke off: try again, with fewer rows if it does so again."
+FAILED = "The file could not be priced: try again in a moment, with fewer rows if that fails as well."
 ALL_REJECTED = "None of the rows can be used; the first one, row {row}: {reason}."
 
 MEDIAN = "The median of <b>{rows}</b> is <b>{median}</b>; half of them lie from {low} to {high}."
@@ -63,7 +63,7 @@ METRIC_NOTE = "On {rows} with an actual price; a hit is within $40 or 20 % of it
 HISTOGRAM = "How the prices spread"
 HISTOGRAM_DESCRIPTION = "Number of products by price on a logarithmic axis"
 HISTOGRAM_AXIS = "products"
-SCATTER = "Guess against actual price, {name}"
+SCATTER = "{name}: guess against price"
 MARK = "Row {row}: {text}"
 NO_FIGURE = "Nothing is priced yet."
 
@@ -77,7 +77,7 @@ TABLE_HEADS = {
     "price_usd": "Actual $",
     "off_usd": "Off by $",
 }
-TABLE_HINT = "From … to holds 90 %. A column’s ⋮ menu sorts and filters."
+TABLE_HINT = "From … to: where the price lies nine times in ten. A column’s ⋮ menu sorts and filters."
 TABLE_CUT = "The first {shown:,} of {rows}; the download has all."
 
 DOWNLOAD_CSV, DOWNLOAD_PARQUET = "Download CSV", "Download Parquet"
@@ -85,3 +85,4 @@ DOWNLOAD_REJECTED = "Rejected rows"
 SEND = "Open in Evaluation"
 RUN_LABEL = "{title}, {name}"
 RUN_ORIGIN = "priced in the Batch tab of this page"
+OWN_RANGES = "; its ranges are the model’s own, not checked against real prices"
