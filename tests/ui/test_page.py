@@ -1,16 +1,20 @@
 """The whole page in a real browser, on a tiny random Llama."""
 
 import re
+from dataclasses import replace
+from itertools import islice
 
 import pytest
 from playwright.sync_api import expect
 
 from pricer.errors import SetupError
 from pricer.figures.style import usd
+from pricer.llama.shared import SharedPredictor
 from pricer.settings import Settings
 from pricer.ui import build_demo, page_options, text, theme
 from pricer.ui.compare import text as words
-from pricer.ui.compare.answer import load_examples
+from pricer.ui.compare.answer import Reader, View, load_examples
+from pricer.ui.compare.why import explain, shown
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)
@@ -225,8 +229,28 @@ def test_example_fills_the_box_and_predicts(visit, tiny_predictor):
 def test_long_text_is_said_to_be_cut(visit, tiny_predictor):
     page = visit()
     predict(page, tiny_predictor, "a long description " * 100)
-    expect(page.locator("#cut")).to_contain_text("The models read the first 60 of 1,899 characters")
+    cut = page.locator("#cut")
+    expect(cut).to_contain_text("The models read the first 60 of 1,899 characters")
+    above, answer = cut.bounding_box(), page.locator("#answer").bounding_box()
+    assert above["y"] + above["height"] <= answer["y"]
     assert clean(page)
+
+
+def test_a_full_queue_is_said_and_the_page_waits_no_longer(visit):
+    page = visit()
+    full = {"detail": text.QUEUE_FULL.format(seconds=7)}
+    page.route("**/queue/join*", lambda route: route.fulfill(status=429, json=full))
+    page.locator("#predict").click()
+    expect(page.get_by_text(full["detail"])).to_be_visible()
+    expect(page.locator("#status .busy")).to_have_count(0)
+
+
+def test_a_stopped_why_says_how_far_it_came(tiny_predictor):
+    predictor, view = SharedPredictor(tiny_predictor), View()
+    *_, answer = Reader(predictor).read("Red lamp, of glass, 20 W")
+    now = list(islice(explain(predictor, answer), 2))[-1]
+    assert words.WHY_PROGRESS.format(done=3, total=6) in shown(now, "tuned", view)
+    assert words.WHY_STOPPED.format(done=3, total=6) in shown(replace(now, stopped=True), "tuned", view)
 
 
 def test_dark_page(visit):

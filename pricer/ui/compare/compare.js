@@ -79,6 +79,7 @@ window.pricer = {
     restoring = false;
     if (innerWidth > 640) return;
     box().blur();
+    box().scrollTop = 0;
     compare().classList.add("answered"); // the text folds
     document.querySelector("#answer").scrollIntoView({ block: "start" });
   },

@@ -41,7 +41,7 @@ CHART_HEIGHT = 250  # pixels
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 AT_ONCE = QUIET | {"queue": False}  # answered beside the queue: the model is not needed
 TAKEN_APART = QUIET | {"concurrency_id": PARTS_QUEUE}
-PARTS = ("status", "lead", "chart", "sides", "cut", "facts", "latest")  # what an answer fills, in this order
+PARTS = ("status", "cut", "lead", "chart", "sides", "facts", "latest")  # what an answer fills, in this order
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ def render(answer: Answer | None, view: View, label: str, pinned: Answer | None 
     kept = read_answer(pinned, view).get(html.LEADS) if pinned else None
     return {
         "status": html.status(answer),
+        "cut": html.what_was_read(answer),
         "lead": html.lead(readings, answer and answer.is_product),
         "chart": _chart(readings, view, kept),
         "sides": html.sides(readings, view, label, answer and answer.is_product, kept),
-        "cut": html.what_was_read(answer),
         "facts": html.facts(answer, readings),
         "latest": _latest(answer, readings, view),
     }
@@ -169,13 +169,15 @@ class _Tab:
                 for i, e in enumerate(self.examples)
             ]
         parts: dict[str, gr.components.Component] = {}
-        parts["status"] = Actions(shown["status"], elem_id="status")
-        gr.HTML(f'<p role="status">{words.STALE}</p>', elem_id="stale")
+        with gr.Row(elem_classes="state"):
+            parts["status"] = Actions(shown["status"], elem_id="status")
+            gr.HTML(f'<p role="status">{words.STALE}</p>', elem_id="stale")
+            parts["cut"] = gr.HTML(shown["cut"], elem_id="cut", elem_classes="hide-when-empty")
         notice = gr.HTML(elem_id="notice", elem_classes="hide-when-empty")
         with gr.Column(elem_id="answer"):
             with gr.Row(elem_classes="top"):
                 parts["lead"] = gr.HTML(shown["lead"], elem_id="lead")
-                with gr.Column(scale=0, min_width=290, elem_classes="knobs"):
+                with gr.Column(scale=0, min_width=316, elem_classes="knobs"):
                     prior = gr.Radio(
                         [(words.PRIORS.get(name, name), name) for name in self.priors],
                         value=self.prior,
@@ -191,12 +193,12 @@ class _Tab:
             parts["chart"] = Chart(shown["chart"], height=CHART_HEIGHT, elem_id="chart-answer")
             parts["sides"] = gr.HTML(shown["sides"], elem_id="sides")
             with gr.Row(elem_classes="tools"):
+                self.why.build_button()
                 small = {"size": "sm", "scale": 0, "interactive": ready}
                 self.pin = gr.Button(words.PIN, elem_id="pin", **small)
                 self.copy_text = gr.Button(words.COPY_TEXT, elem_id="copy-text", **small)
                 self.copy_link = gr.Button(words.COPY_LINK, elem_id="copy-link", **small)
             self.why.build()
-            parts["cut"] = gr.HTML(shown["cut"], elem_id="cut", elem_classes="hide-when-empty")
         with gr.Accordion(words.HOW, open=False, elem_classes="fold", elem_id="how"):
             gr.HTML(f"<p>{words.RULE_INTRO}</p>", elem_classes="hint")
             rule = gr.Radio(
@@ -270,8 +272,14 @@ class _Tab:
                         filled = actual_usd if grown.done else gr.skip()
                         yield [answer, grown.hidden or not grown.named_usd, filled, *shown]
                     else:  # the last answer stays, faded, until there is a new one
-                        skipped = [gr.skip()] * (len(PARTS) - 1)
-                        yield [*[gr.skip()] * 3, "", html.status(grown), *skipped]
+                        skipped = [gr.skip()] * (len(PARTS) - 2)
+                        yield [
+                            *[gr.skip()] * 3,
+                            "",
+                            html.status(grown),
+                            html.what_was_read(grown),
+                            *skipped,
+                        ]
             except InputError as error:
                 yield [
                     answer,
@@ -315,10 +323,11 @@ class _Tab:
                 **QUIET,
                 **in_line(self.settings),
             )
-            # Once more, as the controls stand now, and also when that failed: then it is the last answer.
-            asked = asked.then(
-                lambda *shown: self.show(*shown)[1:], [state, pinned, *view_inputs], targets[1:], **AT_ONCE
-            )
+            # Once more, as the controls stand now, and also when that failed, as where no place was free: then it is the
+            # last answer. Gradio says why, and goes on with no `then`.
+            again = (lambda *shown: self.show(*shown)[1:], [state, pinned, *view_inputs], targets[1:])
+            asked.failure(*again, **AT_ONCE)
+            asked = asked.then(*again, **AT_ONCE)
             asked = asked.then(
                 None, parts["latest"], None, js="row => window.pricer.answered(row, true)", **AT_ONCE
             )

@@ -18,7 +18,7 @@ ACTUAL_BAD = "The actual price must be a number of dollars above 0, such as 129.
 IN_LINE = "Waiting in line …"
 PLACE = "In line, {before} before you: about {seconds} s …"
 READING = {"tuned": "The fine-tuned model is reading …", "base": "The base model is reading …"}
-STALE = "This answer is of the earlier text: ask again."
+STALE = "This is for the earlier text: ask again."
 EMPTY = "No answer yet. Paste a product’s text and ask."
 NEXT = "Its turn is next …"
 EMPTY_SIDE = "No answer yet."
@@ -121,6 +121,7 @@ RAW_NOTHING = "(nothing)"
 
 WHY, WHY_STOP = "Why this price?", "Stop"
 WHY_PROGRESS = "Leaving out each phrase in turn: {done} of {total} …"
+WHY_STOPPED = "Stopped; {done} of {total} are done."
 WHY_DONE = "What each phrase adds: the price with it, less the price without it."
 WHY_EFFECT = {
     "more": "Adds {usd} ({share:.0%} of the price)",

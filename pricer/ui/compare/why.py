@@ -29,6 +29,7 @@ class Explanation:
     answer: Answer
     phrases: tuple[Phrase, ...]
     found: dict[str, dict[int, Prediction]] = field(default_factory=dict)
+    stopped: bool = False  # by its visitor
 
     def with_found(self, which: str, indices: list[int], predictions: list[Prediction]) -> Explanation:
         more = self.found.get(which, {}) | dict(zip(indices, predictions, strict=True))
@@ -56,14 +57,16 @@ def explain(predictor: Predictor, answer: Answer):
 
 
 def shown(now: Explanation | None, which: str, view: View) -> str:
-    """The text with its phrases coloured, and how far it is."""
+    """The text with its phrases coloured, and how far it is, or how far it came."""
     if now is None:
         return ""
     effects, read = now.effects(which, view), now.answer.read
     parts = [_phrase(read[p.start : p.end], effects.get(i)) for i, p in enumerate(now.phrases)]
     done = sum(len(found) for found in now.found.values())
     total = len(html.ORDER) * len(now.phrases)
-    head = words.WHY_PROGRESS.format(done=done, total=total) if done < total else words.WHY_DONE
+    head = words.WHY_DONE
+    if done < total:
+        head = (words.WHY_STOPPED if now.stopped else words.WHY_PROGRESS).format(done=done, total=total)
     return f'<p class="hint" role="status">{head}</p><p class="phrases">{"".join(parts)}</p>'
 
 
@@ -89,12 +92,12 @@ class Why:
     def __init__(self, predictor: Predictor | None, limit: RequestLimit):
         self.predictor, self.limit = predictor, limit
 
+    def build_button(self) -> None:
+        ready = self.predictor is not None
+        self.button = gr.Button(words.WHY, size="sm", elem_id="why", interactive=ready, scale=0)
+
     def build(self) -> None:
         with gr.Row(elem_classes="why-row"):
-            self.button = gr.Button(
-                words.WHY, size="sm", elem_id="why", interactive=self.predictor is not None, scale=0
-            )
-            self.stop = gr.Button(words.WHY_STOP, size="sm", elem_id="why-stop", visible=False, scale=0)
             self.which = gr.Radio(
                 [(text.NAMES[which], which) for which in html.ORDER],
                 value=html.LEADS,
@@ -103,6 +106,7 @@ class Why:
                 elem_id="why-which",
                 visible=False,
             )
+            self.stop = gr.Button(words.WHY_STOP, size="sm", elem_id="why-stop", visible=False, scale=0)
         self.out = gr.HTML(elem_id="why-out", elem_classes="hide-when-empty")
         self.state = gr.State(None)
 
@@ -123,7 +127,7 @@ class Why:
             try:
                 self.limit.check(request)
                 for now in explain(self.predictor, answer):
-                    yield [now, shown(now, which, view), gr.update(visible=True), gr.update(visible=True)]
+                    yield [now, shown(now, which, view), *[gr.update(visible=True)] * 2]
                 yield [now, shown(now, which, view), gr.update(visible=True), gr.update(visible=False)]
             except InputError as error:
                 yield [now, alert(str(error)), *[gr.update(visible=False)] * 2]
@@ -131,7 +135,12 @@ class Why:
         def on_view(now: Explanation | None, which: str, *view_values):
             return shown(now, which, read_view(*view_values))
 
+        def on_stop(now: Explanation | None, *of_view):
+            now = now and replace(now, stopped=True)
+            return [now, on_view(now, *of_view), gr.update(visible=False)]
+
         asked = self.button.click(on_why, [state, self.which, *view_inputs], outputs, **in_turn)
-        self.stop.click(lambda: gr.update(visible=False), None, self.stop, cancels=[asked], **at_once)
+        viewed = [self.state, self.which, *view_inputs]
+        self.stop.click(on_stop, viewed, [self.state, self.out, self.stop], cancels=[asked], **at_once)
         for control in (self.which, *view_inputs):
-            control.change(on_view, [self.state, self.which, *view_inputs], self.out, **at_once)
+            control.change(on_view, viewed, self.out, **at_once)
