@@ -80,7 +80,8 @@ CSS = f"""
 .gradio-container :is(button, a, summary, input, textarea, select, [role], [tabindex]):focus-visible {{
   outline: 2px solid var(--focus); outline-offset: 2px; }}
 @media (prefers-reduced-motion: reduce) {{
-  *, *::before, *::after {{ animation-duration: 1ms !important; transition-duration: 1ms !important; }} }}
+  /* No transition at all: a short one would keep a text box from being measured as it shrinks. */
+  *, *::before, *::after {{ animation-duration: 1ms !important; transition: none !important; }} }}
 """
 
 

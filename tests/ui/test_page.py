@@ -233,6 +233,11 @@ def test_long_text_is_said_to_be_cut(visit, tiny_predictor):
     expect(cut).to_contain_text("The models read the first 60 of 1,899 characters")
     above, answer = cut.bounding_box(), page.locator("#answer").bounding_box()
     assert above["y"] + above["height"] <= answer["y"]
+    tall = product(page).bounding_box()["height"]
+    product(page).fill("a lamp")
+    page.wait_for_function(
+        "tall => document.querySelector('#product-text textarea').offsetHeight < tall", arg=tall
+    )
     assert clean(page)
 
 
