@@ -25,11 +25,13 @@ WIDTH = 1440
 
 
 def compare(page: Page, url: str) -> None:
-    """The first example's answer."""
-    page.set_viewport_size({"width": WIDTH, "height": 1350})
+    """The first example's answer, and why."""
+    page.set_viewport_size({"width": WIDTH, "height": 1220})
     page.goto(url)
     page.locator("#chart-answer .chart-drawn .main-svg").first.wait_for()
-    page.wait_for_function("!document.querySelector('#status .busy')")
+    page.locator("#why").click()
+    page.locator("#why-out .phrase").first.wait_for()
+    page.wait_for_function("!document.querySelector('#why-out .phrase.open')")
 
 
 def evaluation(page: Page, url: str) -> None:
