@@ -31,7 +31,7 @@ def compare(page: Page, url: str) -> None:
     page.locator("#chart-answer .chart-drawn .main-svg").first.wait_for()
     page.locator("#why").click()
     page.locator("#why-out .phrase").first.wait_for()
-    page.wait_for_function("!document.querySelector('#why-out .phrase.open')")
+    page.locator("#why-stop").wait_for(state="hidden")
 
 
 def evaluation(page: Page, url: str) -> None:
