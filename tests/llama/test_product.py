@@ -25,6 +25,18 @@ def test_is_none(check, text):
     assert check(text) is False
 
 
-@pytest.mark.parametrize("text", ["AirPods Pro", "Nintendo Switch OLED", "garden hose 50 ft", "coffee mug"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AirPods Pro",
+        "Nintendo Switch OLED",
+        "garden hose 50 ft",
+        "coffee mug",
+        "iPhone 15 Pro 256 GB",
+        "Cordless drill 20V, one battery, bag",
+        "wireless mouse",
+        "blender",
+    ],
+)
 def test_is_one(check, text):
     assert check(text) is True
