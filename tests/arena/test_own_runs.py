@@ -3,6 +3,7 @@
 import codecs
 import io
 import json
+import os
 import tracemalloc
 
 import numpy as np
@@ -23,6 +24,8 @@ from pricer.errors import InputError
 from pricer.settings import Limits
 from pricer.tables.checks import COLUMNS
 from pricer.tables.writing import csv_text
+
+TIMES = int(os.environ.get("PRICER_FUZZ", "1"))
 
 ITEMS = pd.DataFrame(
     {
@@ -409,7 +412,7 @@ def folder(tmp_path_factory):
     words=CSV | SHAPED | TEXTED,
     encoding=st.sampled_from(["utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-be"]),
 )
-@settings(max_examples=1_500)
+@settings(max_examples=500 * TIMES)
 def test_any_table_is_a_run_or_one_sentence(folder, words, encoding):
     path = folder / "run.csv"
     path.write_bytes(words.encode(encoding))
@@ -418,7 +421,7 @@ def test_any_table_is_a_run_or_one_sentence(folder, words, encoding):
 
 @given(data=st.binary(max_size=200), ending=st.sampled_from(["csv", "tsv", "parquet"]))
 @example(data=b"\xff\xfe\x00", ending="csv")
-@settings(max_examples=1_000)
+@settings(max_examples=300 * TIMES)
 def test_any_bytes_are_a_run_or_one_sentence(folder, data, ending):
     path = folder / f"bytes.{ending}"
     path.write_bytes(data)
@@ -436,7 +439,7 @@ def run_files(folder):
     at=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4),
     cut=st.floats(0.5, 1) | st.just(1.0),
 )
-@settings(max_examples=1_000)
+@settings(max_examples=300 * TIMES)
 def test_a_damaged_parquet_is_a_run_or_one_sentence(folder, run_files, at, cut):
     data = bytearray(run_files[0])
     for where, value in at:
@@ -455,7 +458,7 @@ JSON = st.recursive(
     changes=st.dictionaries(st.sampled_from([*RunInfo.model_fields, "x"]), JSON, max_size=3),
     tail=st.sampled_from(["", "", "}"]),
 )
-@settings(max_examples=1_000)
+@settings(max_examples=300 * TIMES)
 def test_any_json_is_a_run_or_one_sentence(folder, run_files, changes, tail):
     table, note = folder / "noted.parquet", folder / "noted.json"
     table.write_bytes(run_files[0])

@@ -21,7 +21,7 @@ def scored(tokenizer_folder, tmp_path_factory):
     """The whole run on the tiny shape: (results by variant and pass, the table, its folder)."""
     out = tmp_path_factory.mktemp("score")
     arguments = ["--tokenizer", str(tokenizer_folder), "--out", str(out), "--shape", "tiny"]
-    arguments += ["--items", "6", "--seed-items", "1", "--growth", "3", "6", "--budgets", "512"]
+    arguments += ["--items", "2", "--seed-items", "1", "--growth", "1", "3", "--budgets", "512"]
     printed = io.StringIO()
     with redirect_stdout(printed):
         assert score_8b.main(arguments) == 0
@@ -41,7 +41,7 @@ def test_scoring_is_measured_in_every_way_and_reported(scored):
     ):
         assert {(variant, which) for which in ("base", "tuned", "both")} <= found
     assert {("both in one batch, plain layers", "both"), ("in two, plain layers", "both")} <= found
-    assert [r["items"] for r in results if r["variant"] == "growth"] == [3, 6]
+    assert [r["items"] for r in results if r["variant"] == "growth"] == [1, 3]
     assert not any("left_out" in r for r in results)
     for r in results[1:]:
         assert r["items_per_second"] > 0
