@@ -110,12 +110,16 @@ def open_page(browser):
 @pytest.fixture(scope="session")
 def seen_page(browser):
     """`seen_page(url, width, height)`: a visitor who has been there before, so that their browser has the page's
-    scripts at hand, which is most of a visit's time. Each visit is a session of its own."""
+    scripts at hand, which is most of a visit's time, and has kept nothing else. Each visit is a session of its own."""
     page = new_page(browser)
 
     def seen_page(url, width=1280, height=900):
         page.set_viewport_size({"width": width, "height": height})
+        before = page.host
         go(page, "about:blank")
+        if before:
+            kept = {"origin": f"http://{before}", "storageTypes": "cookies,local_storage"}
+            page.context.new_cdp_session(page).send("Storage.clearDataForOrigin", kept)
         page.errors.clear()
         page.foreign.clear()
         return go(page, url)

@@ -125,8 +125,8 @@ def test_library_is_kept_by_the_browser(open_page, url):
 
 
 @pytest.mark.browser
-def test_hostile_text_is_text(open_page, url):
-    page = open_page(url)
+def test_hostile_text_is_text(seen_page, url):
+    page = seen_page(url)
     page.mouse.move(*pixel(page, "scatter", 0.5, 0.5))
     page.locator("#scatter .hovertext").wait_for()
     assert page.evaluate("typeof hacked") == "undefined"
@@ -138,8 +138,8 @@ def test_hostile_text_is_text(open_page, url):
 
 
 @pytest.mark.browser
-def test_click_reaches_python(open_page, url):
-    page = open_page(url)
+def test_click_reaches_python(seen_page, url):
+    page = seen_page(url)
     page.mouse.click(*pixel(page, "scatter", 1, 0))
     assert json.loads(event(page, "rows")) == {"rows": [[0, 2, [12, 2]]], "customdata": [[12, 2]]}
     page.wait_for_timeout(400)  # two quick clicks are a double click to Plotly, wherever they are
@@ -148,15 +148,15 @@ def test_click_reaches_python(open_page, url):
 
 
 @pytest.mark.browser
-def test_click_on_a_bar_gives_its_rows(open_page, url):
-    page = open_page(url)
+def test_click_on_a_bar_gives_its_rows(seen_page, url):
+    page = seen_page(url)
     page.mouse.click(*pixel(page, "bars", 5, 1))
     assert json.loads(event(page, "rows"))["rows"] == [[0, 4, "row 4"], [0, 5, "row 5"]]
 
 
 @pytest.mark.browser
-def test_box_selection_and_double_click_reach_python(open_page, url):
-    page = open_page(url)
+def test_box_selection_and_double_click_reach_python(seen_page, url):
+    page = seen_page(url)
     drag(page, pixel(page, "scatter", -0.03, -0.1), pixel(page, "scatter", 0.2, 1.1))
     assert json.loads(event(page, "rows"))["customdata"] == [[10, 0], [11, 1]]
     drag(page, pixel(page, "scatter", 0.2, 0.2), pixel(page, "scatter", 0.3, 0.3))
@@ -167,8 +167,8 @@ def test_box_selection_and_double_click_reach_python(open_page, url):
 
 
 @pytest.mark.browser
-def test_update_keeps_the_plot_and_its_zoom(open_page, url):
-    page = open_page(url)
+def test_update_keeps_the_plot_and_its_zoom(seen_page, url):
+    page = seen_page(url)
     plot = drawn(page)
     plot.evaluate("plot => { plot.querySelector('.main-svg').mark = 1; window.plot = plot; }")
     page.locator("#scatter [data-title='Zoom in']").click()
@@ -213,8 +213,8 @@ def test_colours_follow_the_page_without_the_server(open_page, url):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 1280])
-def test_hidden_tab_gets_the_right_width(open_page, url, width):
-    page = open_page(url, width=width)
+def test_hidden_tab_gets_the_right_width(seen_page, url, width):
+    page = seen_page(url, width=width)
     drawn(page)
     page.get_by_role("tab", name="Second").click()
     plot = drawn(page, "hidden")

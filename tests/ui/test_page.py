@@ -31,11 +31,11 @@ def url(tiny_predictor, tiny_settings, serve):
 
 
 @pytest.fixture
-def visit(open_page, url):
+def visit(open_page, seen_page, url):
     """`visit()`: the page once its first answer is on it."""
 
-    def visit(**options):
-        page = open_page(url, **options)
+    def visit(dark=False, **size):
+        page = open_page(url, dark=True, **size) if dark else seen_page(url, **size)
         page.set_default_timeout(60_000)
         for which in WHICH:
             expect(price(page, which)).to_have_text(PRICE)
