@@ -105,8 +105,8 @@ class LlamaPair:
 
 
 def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = None) -> LlamaPair:
-    """The base and the adapter that the settings name. `loaded` is the base and its tokenizer where they are in
-    memory already; the base is the pair's from then on. Raises SetupError with what to do."""
+    """The base and the adapter that the settings name. `loaded` is a base, whose own weights stay as they are, and its
+    tokenizer, where they are in memory already. Raises SetupError with what to do."""
     device = choose_device(settings)
     precision = choose_precision(settings, device)
     adapter = load_adapter_card(settings)
@@ -132,7 +132,7 @@ def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = 
     if not settings.zero_gpu:  # where the card is not there yet, and a CPU would take minutes
         _check_answers(pair, settings)
         peft_model.requires_grad_(False)  # peft's switch asks for gradients when it puts the adapter on again
-    if device == "cpu":
+    if device == "cpu" and not loaded:  # packing takes a base's weights apart
         if reason := why_not(pair.llama):
             log.warning("Slower than it could be: the lean forward pass does not know %s.", reason)
         else:

@@ -194,7 +194,9 @@ def test_the_card_must_have_room_for_dequantising(nf4_base, tiny_settings, monke
     assert not has_room_to_dequantise(fresh)  # there is nothing to work out
 
 
-def test_on_a_cpu_what_only_costs_time_is_never_imported_and_peft_works_afterwards(tiny_env, in_another_process):
+def test_on_a_cpu_what_only_costs_time_is_never_imported_and_peft_works_afterwards(
+    tiny_env, in_another_process
+):
     out = in_another_process(
         """
 import sys
