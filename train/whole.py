@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from transformers import LlamaForCausalLM
 
 from pricer.llama.adapter import Adapter
-from pricer.llama.pair import LlamaPair
+from pricer.llama.pair import LlamaPair, Turns
 
 
 class WholeModel(LlamaPair):
@@ -19,7 +18,7 @@ class WholeModel(LlamaPair):
 
     def __init__(self, llama: LlamaForCausalLM, tokenizer: Any, adapter: Adapter):
         self.llama, self.tokenizer, self.adapter = llama, tokenizer, adapter
-        self._lock = threading.RLock()
+        self._turns = Turns()
 
     def use(self, which: str):
         if which != "tuned":

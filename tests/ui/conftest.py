@@ -120,6 +120,7 @@ def seen_page(browser):
         if before:
             kept = {"origin": f"http://{before}", "storageTypes": "cookies,local_storage"}
             page.context.new_cdp_session(page).send("Storage.clearDataForOrigin", kept)
+        page.unroute_all()
         page.errors.clear()
         page.foreign.clear()
         return go(page, url)
