@@ -163,12 +163,10 @@ def test_the_board_is_sorted_searched_and_saved_and_pins_runs(evaluation):
     page.wait_for_url(re.compile("pin="))
     open_panel(page, "several")
     drawn(page, "#chart-several")
-    names = "document.querySelector('#chart-several .chart-plot').data.map(t => t.name)"
-    assert len(page.evaluate(names)) == 3
+    several = "document.querySelector('#chart-several .chart-plot')"
+    page.wait_for_function(f"{several}?.data?.length === 3")
     page.locator("#several-measure").get_by_label(text.MEASURES["share"]).check()
-    page.wait_for_function(
-        "document.querySelector('#chart-several .chart-plot')._fullLayout.xaxis.type === 'log'"
-    )
+    page.wait_for_function(f"{several}?._fullLayout?.xaxis.type === 'log'")
     check_clean(page)
 
 
