@@ -12,6 +12,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
+from playwright import sync_api
 
 from pricer.arena.runs import load_items
 from pricer.arena.view import View
@@ -19,6 +20,7 @@ from pricer.llama.predictor import Predictor
 from pricer.price.prior import load_prior
 from pricer.ui import build_demo, page_options, theme
 from pricer.ui.text import EVALUATE_TAB
+from tests.ui.waiting import UNCHANGED, drawn
 
 CHROMIUM_ARGS = [
     "--no-sandbox",
@@ -30,31 +32,18 @@ CHROMIUM_ARGS = [
 
 
 # Opening a fold makes Gradio mount what is in it and, a frame or two later, write its first values into it once
-# more: what was typed in between (no person can) would be lost. So wait for six frames in which nothing changes.
-UNFOLDED = """fold => new Promise(resolve => {
-    let still = 0;
-    const changes = new MutationObserver(() => { still = 0; });
-    changes.observe(fold, { subtree: true, childList: true, attributes: true, characterData: true });
-    const frame = () => {
-        if (++still < 6) return requestAnimationFrame(frame);
-        changes.disconnect();
-        resolve();
-    };
-    requestAnimationFrame(frame);
-})"""
-
-
+# more: what was typed in between (no person can) would be lost.
 def unfold(page, title):
     """Opens the fold of that title, and comes back when what is in it can be used."""
     heading = page.locator("button.label-wrap", has_text=title)
     heading.click()
-    page.locator(".gr-accordion").filter(has=heading).evaluate(UNFOLDED)
+    page.locator(".gr-accordion").filter(has=heading).evaluate(UNCHANGED)
 
 
 @pytest.fixture(scope="session")
 def browser():
     """Debian's chromium where there is one, else the one that playwright installed."""
-    sync_api = pytest.importorskip("playwright.sync_api")
+    sync_api.expect.set_options(timeout=60_000)
     with sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGS)
         yield chromium
@@ -180,7 +169,7 @@ def evaluation(seen_page, evaluation_url):
         if not query:
             page.get_by_role("tab", name=EVALUATE_TAB).click()
         for end in ("a", "b"):
-            page.locator(f"#scatter-{end} .chart-drawn .main-svg").first.wait_for()
+            drawn(page, f"#scatter-{end}")
         return page
 
     return evaluation

@@ -6,10 +6,13 @@ import gradio as gr
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from playwright.sync_api import expect
 
 from pricer.ui import theme
 from pricer.ui.chart import PLOTLY_PATH, Chart, ChartEvent, plotly_route
+from tests.ui.waiting import comes_to, drawn, still
 
+LIGHT_INK = "rgb(15, 23, 42)"
 HOSTILE = (
     "</script><script>hacked=1</script><img src=x onerror=hacked=2>${hacked=3}{{hacked}}"
     '<a href="javascript:hacked=4">a</a><b onmouseover="hacked=5">b</b>'
@@ -69,19 +72,13 @@ def url(app, serve):
     return serve(app, **theme.launch_options(), app_kwargs={"routes": [plotly_route()]})
 
 
-def drawn(page, chart="scatter"):
-    page.locator(f"#{chart} .chart-drawn .main-svg").first.wait_for()
-    return page.locator(f"#{chart} .chart-plot")
-
-
 def pixel(page, chart, x, y):
     """Where on the screen a point of the chart's coordinates is."""
     script = """(plot, [x, y]) => {
-        plot.scrollIntoView({block: 'center'});
         const {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect();
         return [box.x + xaxis._offset + xaxis.d2p(x), box.y + yaxis._offset + yaxis.d2p(y)];
     }"""
-    return drawn(page, chart).evaluate(script, [x, y])
+    return still(page, f"#{chart}").evaluate(script, [x, y])
 
 
 def drag(page, start, end):
@@ -93,25 +90,25 @@ def drag(page, start, end):
 
 def event(page, wanted):
     """What Python answered last, once `wanted` is part of it."""
-    box = page.locator("#event textarea")
-    page.wait_for_function(
-        "([box, wanted]) => box.value.includes(wanted)", arg=[box.element_handle(), wanted]
+    said = (
+        "wanted => (said => said.includes(wanted) && said)(document.querySelector('#event textarea').value)"
     )
-    return box.input_value()
+    page.locator("#event textarea").wait_for()
+    return page.wait_for_function(said, arg=wanted).json_value()
 
 
 @pytest.mark.browser
 def test_draws_once_loaded_and_asks_no_other_host(open_page, url):
     page = open_page(url)
-    drawn(page)
-    drawn(page, "bars")
+    drawn(page, "#scatter")
+    drawn(page, "#bars")
     scripts = page.evaluate("[...document.scripts].filter(s => s.src.includes('plotly')).map(s => s.src)")
     assert scripts == [f"{url}{PLOTLY_PATH}"]
-    assert page.get_by_role("img", name="Shifted by 0").is_visible()
-    assert page.get_by_role("img", name='Bars "of" ${hacked=6} {{x}}').is_visible()
-    assert page.locator("#scatter .modebar-btn[data-title='Download as SVG']").count() == 1
-    assert page.locator("#scatter [data-title='Share chart...']").count() == 0
-    assert page.locator("#scatter .point").count() == 5  # the mark at NaN is not drawn
+    expect(page.get_by_role("img", name="Shifted by 0")).to_be_visible()
+    expect(page.get_by_role("img", name='Bars "of" ${hacked=6} {{x}}')).to_be_visible()
+    expect(page.locator("#scatter .modebar-btn[data-title='Download as SVG']")).to_have_count(1)
+    expect(page.locator("#scatter [data-title='Share chart...']")).to_have_count(0)
+    expect(page.locator("#scatter .point")).to_have_count(5)  # the mark at NaN is not drawn
     assert page.errors == []
     assert page.foreign == []
 
@@ -142,7 +139,9 @@ def test_click_reaches_python(seen_page, url):
     page = seen_page(url)
     page.mouse.click(*pixel(page, "scatter", 1, 0))
     assert json.loads(event(page, "rows")) == {"rows": [[0, 2, [12, 2]]], "customdata": [[12, 2]]}
-    page.wait_for_timeout(400)  # two quick clicks are a double click to Plotly, wherever they are
+    # Two quick clicks are a double click to Plotly, wherever they are.
+    plot = "document.querySelector('#scatter .chart-plot')"
+    comes_to(page, f"Date.now() - {plot}._mouseDownTime > {plot}._context.doubleClickDelay")
     page.mouse.click(*pixel(page, "scatter", 0.5, 0.5))
     assert json.loads(event(page, "script"))["customdata"] == [HOSTILE]
 
@@ -169,44 +168,41 @@ def test_box_selection_and_double_click_reach_python(seen_page, url):
 @pytest.mark.browser
 def test_update_keeps_the_plot_and_its_zoom(seen_page, url):
     page = seen_page(url)
-    plot = drawn(page)
+    plot = drawn(page, "#scatter")
     plot.evaluate("plot => { plot.querySelector('.main-svg').mark = 1; window.plot = plot; }")
     page.locator("#scatter [data-title='Zoom in']").click()
-    page.wait_for_function("(r => r[1] - r[0] < 0.8)(plot._fullLayout.xaxis.range)")
+    comes_to(page, "(r => r[1] - r[0] < 0.8)(plot._fullLayout.xaxis.range)")
     zoomed = page.evaluate("plot._fullLayout.xaxis.range")
     page.get_by_role("button", name="Shift").click()
     page.get_by_role("img", name="Shifted by 0.25").wait_for()
-    page.wait_for_function("plot._fullData[0].x[0] === 0.25")
+    comes_to(page, "plot._fullData[0].x[0]", 0.25)
     assert page.evaluate("plot._fullLayout.xaxis.range") == zoomed
     assert plot.evaluate("plot => plot.querySelector('.main-svg').mark") == 1
 
     page.get_by_role("button", name="Clear").click()
     page.locator("#scatter").get_by_text("Nothing yet").wait_for()
-    assert page.locator("#scatter .main-svg").count() == 0
+    expect(page.locator("#scatter .main-svg")).to_have_count(0)
     page.get_by_role("button", name="Shift").click()
     page.mouse.click(*pixel(page, "scatter", 0.25, 0))  # drawn anew, and listening again
     assert json.loads(event(page, "rows"))["customdata"] == [[10, 0]]
 
     page.get_by_role("button", name="Describe").click()
     page.get_by_role("img", name="Described").wait_for()
-    assert page.locator("#bars .chart").bounding_box()["height"] == 240
+    expect(page.locator("#bars .chart")).to_have_css("height", "240px")
     assert page.errors == []
 
 
 @pytest.mark.browser
 def test_colours_follow_the_page_without_the_server(open_page, url):
     page = open_page(url, dark=True)
-    tick = "plot => getComputedStyle(plot.querySelector('.xtick text')).fill"
-    plot = drawn(page)
-    dark = plot.evaluate(tick)
-    assert dark == page.evaluate("getComputedStyle(document.body).color")
+    tick = "getComputedStyle(document.querySelector('#scatter .xtick text')).fill"
+    drawn(page, "#scatter")
+    comes_to(page, f"{tick} === getComputedStyle(document.body).color")
+    assert page.evaluate(tick) != LIGHT_INK
     requests = []
     page.on("request", lambda request: requests.append(request.url))
     page.evaluate("document.body.classList.remove('dark')")
-    page.wait_for_function(
-        f"old => ({tick})(document.querySelector('#scatter .chart-plot')) !== old", arg=dark
-    )
-    assert plot.evaluate(tick) == "rgb(15, 23, 42)"
+    comes_to(page, tick, LIGHT_INK)
     assert [r for r in requests if "heartbeat" not in r] == []
     assert page.errors == []
 
@@ -215,30 +211,27 @@ def test_colours_follow_the_page_without_the_server(open_page, url):
 @pytest.mark.parametrize("width", [360, 1280])
 def test_hidden_tab_gets_the_right_width(seen_page, url, width):
     page = seen_page(url, width=width)
-    drawn(page)
+    drawn(page, "#scatter")
     page.get_by_role("tab", name="Second").click()
-    plot = drawn(page, "hidden")
-    svg = page.locator("#hidden .main-svg").first
-    room = page.locator("#hidden").bounding_box()["width"]
-    old = svg.bounding_box()["width"]
-    assert old == pytest.approx(plot.bounding_box()["width"], abs=1)
-    assert room - 40 <= old <= room
+    drawn(page, "#hidden")
+    wide = "document.querySelector('#hidden{}').getBoundingClientRect().width"
+    room, plot, svg = (wide.format(part) for part in ("", " .chart-plot", " .main-svg"))
+    comes_to(page, f"Math.abs({svg} - {plot}) <= 1 && {room} - 40 <= {svg} && {svg} <= {room}")
+    old = page.evaluate(svg)
     page.set_viewport_size({"width": width - 40, "height": 900})
-    page.wait_for_function(
-        "old => document.querySelector('#hidden .main-svg').getBoundingClientRect().width < old - 30", arg=old
-    )
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    comes_to(page, f"{svg} < {old - 30}")
+    comes_to(page, "document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.browser
 def test_keeps_its_height_and_says_when_the_library_fails(open_page, url):
     page = open_page(url, before=lambda page: page.route(f"**/{PLOTLY_PATH}", lambda route: route.abort()))
     page.locator("#scatter").get_by_text("The chart could not be drawn").wait_for()
-    assert page.locator("#scatter .chart").bounding_box()["height"] == 320
+    expect(page.locator("#scatter .chart")).to_have_css("height", "320px")
     page.unroute_all()
     page.get_by_role("button", name="Shift").click()  # the next figure tries again
-    drawn(page)
-    assert page.locator("#scatter .chart").bounding_box()["height"] == 320
+    drawn(page, "#scatter")
+    expect(page.locator("#scatter .chart")).to_have_css("height", "320px")
 
 
 def test_stays_out_of_the_api(app):

@@ -17,9 +17,9 @@ from pricer.settings import Settings
 from pricer.ui import build_demo, page_options, theme
 from pricer.ui.evaluate import text
 from pricer.ui.evaluate.panels import slice_name
+from tests.ui.waiting import UNCHANGED, comes_to, drawn, still
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=60_000)
 
 ITEMS = load_items()
 ARENA = Arena(load_runs()["benchmark"], ITEMS)
@@ -28,31 +28,6 @@ SEED, EMBEDDED = View(*SEED_PAIR), View(*EMBEDDED_PAIR)
 
 def label(index):
     return ARENA.item(int(index)).label
-
-
-def drawn(page, chart):
-    page.locator(f"{chart} .chart-drawn .main-svg").first.wait_for()
-    return page.locator(f"{chart} .chart-plot")
-
-
-# What stands above a plot may come a moment after it and push it down: a place on it counts once it stays.
-STILL = """plot => new Promise(resolve => {
-    plot.scrollIntoView({block: 'center'});
-    let last, still = 0;
-    const frame = () => {
-        const {x, y, width} = plot.getBoundingClientRect(), now = `${x} ${y} ${width}`;
-        still = now === last ? still + 1 : 0;
-        last = now;
-        still < 6 ? requestAnimationFrame(frame) : resolve();
-    };
-    frame();
-})"""
-
-
-def still(page, chart):
-    plot = drawn(page, chart)
-    plot.evaluate(STILL)
-    return plot
 
 
 def expect_figures(page, view):
@@ -108,6 +83,7 @@ def check_clean(page):
 def open_panel(page, panel):
     """By its tab, or by the menu of those that have no room."""
     tabs, name = page.locator("#panels"), text.PANELS[panel]
+    tabs.locator(".tab-wrapper").first.evaluate(UNCHANGED)  # Gradio moves those without room into the menu
     tab = tabs.get_by_role("tab", name=name, exact=True)
     if not tab.is_visible():
         tabs.locator(".overflow-menu > button").click()
@@ -164,9 +140,9 @@ def test_the_board_is_sorted_searched_and_saved_and_pins_runs(evaluation):
     open_panel(page, "several")
     drawn(page, "#chart-several")
     several = "document.querySelector('#chart-several .chart-plot')"
-    page.wait_for_function(f"{several}?.data?.length === 3")
+    comes_to(page, f"{several}.data.length", 3)
     page.locator("#several-measure").get_by_label(text.MEASURES["share"]).check()
-    page.wait_for_function(f"{several}?._fullLayout?.xaxis.type === 'log'")
+    comes_to(page, f"{several}._fullLayout.xaxis.type", "log")
     check_clean(page)
 
 
@@ -181,10 +157,8 @@ def test_a_click_on_a_mark_opens_its_item_which_can_be_sent_to_compare(evaluatio
     expect(page.locator("#detail-head h4")).to_have_text(label(index))
     expect(page.locator("#detail-head")).to_contain_text(f"${item.price_usd:,.2f}")
     expect(page.locator("#detail-foot .item-text")).to_have_text(item_text(index))
-    guesses = drawn(page, "#strip").evaluate(
-        "plot => plot.data.filter(t => t.customdata).map(t => t.customdata.length).reduce((a, b) => a + b)"
-    )
-    assert guesses == len(item.guesses)
+    strip = "document.querySelector('#strip .chart-plot').data.flatMap(t => t.customdata ?? []).length"
+    comes_to(page, strip, len(item.guesses))
     page.get_by_role("button", name=text.SEND).click()
     expect(page.locator("#product-text textarea")).to_have_value(item_text(index))
     expect(page.locator("#actual input, #actual textarea").first).to_have_value(f"{item.price_usd:.2f}")
@@ -207,11 +181,8 @@ def test_a_box_is_a_chip_that_everything_follows_and_a_link_that_others_can_open
     expect(page.locator("#active .count")).to_have_text(f"{count} of 250 items")
     expect(page.locator("#board tbody td.error_usd b").first).not_to_have_text(board_before)
     expect(page.locator("#head-to-head .hint")).to_have_text(text.PICKED_BY_GUESS)
-    page.wait_for_function(  # the other plot shows the same items
-        """count => document.querySelector("#scatter-b .chart-plot")._fullData
-            .filter(t => t.selectedpoints).reduce((n, t) => n + t.selectedpoints.length, 0) === count""",
-        arg=count,
-    )
+    selected = "document.querySelector('#scatter-b .chart-plot')._fullData.flatMap(t => t.selectedpoints ?? []).length"
+    comes_to(page, selected, count)  # the other plot shows the same items
     page.get_by_role("button", name=text.COPY_LINK).click()
     expect(page.get_by_role("button", name=text.COPIED)).to_be_visible()
     expect(page.get_by_role("button", name=text.COPY_LINK)).to_be_visible()  # after a moment
@@ -219,9 +190,7 @@ def test_a_box_is_a_chip_that_everything_follows_and_a_link_that_others_can_open
     expect(other.locator("#active .count")).to_have_text(f"{count} of 250 items")
     chip.click()
     expect_figures(page, SEED)
-    page.wait_for_function(
-        "document.querySelector('#scatter-b .chart-plot')._fullData.every(t => !t.selectedpoints)"
-    )
+    comes_to(page, selected, 0)
     check_clean(page)
 
 
@@ -264,7 +233,7 @@ def test_a_preset_fills_the_table_whose_rows_open_items(evaluation):
     expect_figures(page, replace(SEED, preset="worst-b"))
     expect(preset(page, "worst-b")).to_have_attribute("aria-pressed", "true")
     expect(preset(page, "worst-b")).to_be_focused()
-    assert preset(page, "worst-b").evaluate("b => getComputedStyle(b).outlineStyle") == "solid"
+    expect(preset(page, "worst-b")).to_have_css("outline-style", "solid")
     open_panel(page, "items")
     table = ARENA.table(SEED, ARENA.narrowed(replace(SEED, preset="worst-b")).ranked)
     first = page.locator("#items .virtual-row").first.locator("[role=gridcell]").first
@@ -309,10 +278,10 @@ def test_every_panel_draws_and_a_click_on_a_group_narrows_to_it(evaluation):
 
 def test_axis_and_colours_are_switched(evaluation):
     page = evaluation()
-    kind = "[...document.querySelectorAll('#scatter-a .chart-plot, #scatter-b .chart-plot')].every(p => p._fullLayout.xaxis.type === '{}')"
-    assert page.evaluate(kind.format("log"))
+    kinds = "[...document.querySelectorAll('.scatter .chart-plot')].map(p => p._fullLayout.xaxis.type)"
+    comes_to(page, kinds, ["log", "log"])
     page.locator("#evaluate-axis").get_by_label("Linear").check()
-    page.wait_for_function(kind.format("linear"))
+    comes_to(page, kinds, ["linear", "linear"])
     page.locator("#evaluate-colours").get_by_label("Within 20 %").check()
     expect(page.locator("#legend")).to_contain_text("within 40 %")
     check_clean(page)
@@ -386,28 +355,24 @@ def test_everyday_items_are_a_set_of_their_own(evaluation):
 # Looks ---------------------------------------------------------------------------------------------------
 
 
-def low_contrast(page, selectors):
-    """Those of the selectors whose first element's words have less than 4.5:1 (WCAG AA) against the ground behind."""
-    return page.evaluate(
-        """selectors => {
-        const rgb = (colour) => colour.match(/[\\d.]+/g).map(Number);
-        const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
-            .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-            .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-        const contrast = (element) => {
-            let ground = element;
-            while (ground && (rgb(getComputedStyle(ground).backgroundColor)[3] ?? 1) < 1) ground = ground.parentElement;
-            const two = [rgb(getComputedStyle(element).color),
-                         rgb(getComputedStyle(ground ?? document.body).backgroundColor)].map(light).sort((x, y) => x - y);
-            return (two[1] + 0.05) / (two[0] + 0.05);
-        };
-        return selectors.filter((selector) => {
-            const element = document.querySelector(selector);
-            return !element || contrast(element) < 4.5;
-        });
-    }""",
-        selectors,
-    )
+# Those of the selectors whose first element's words have less than 4.5:1 (WCAG AA) against the ground behind.
+LOW_CONTRAST = """(selectors => {
+    const rgb = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+        .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const contrast = (element) => {
+        let ground = element;
+        while (ground && (rgb(getComputedStyle(ground).backgroundColor)[3] ?? 1) < 1) ground = ground.parentElement;
+        const two = [rgb(getComputedStyle(element).color),
+                     rgb(getComputedStyle(ground ?? document.body).backgroundColor)].map(light).sort((x, y) => x - y);
+        return (two[1] + 0.05) / (two[0] + 0.05);
+    };
+    return selectors.filter((selector) => {
+        const element = document.querySelector(selector);
+        return !element || contrast(element) < 4.5;
+    });
+})"""
 
 
 WORDS = [
@@ -443,7 +408,7 @@ def test_words_are_legible_in_light_and_dark_and_plots_follow_the_page(evaluatio
     page.locator("#board tbody tr").first.wait_for()
     tick = "getComputedStyle(document.querySelector('#scatter-a .xtick text')).fill"
     for _ in range(2):
-        assert low_contrast(page, WORDS) == []
+        comes_to(page, f"{LOW_CONTRAST}({WORDS})", [])
         before = page.evaluate(tick)
         page.locator("#theme-switch").click()
         page.wait_for_function(f"before => {tick} !== before", arg=before)
@@ -457,7 +422,8 @@ def test_nothing_is_wider_than_a_phone(evaluation):
     for panel in PANELS:
         open_panel(page, panel)
         page.wait_for_url(re.compile(f"panel={panel}" if panel != PANELS[0] else "tab=evaluation"))
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390, panel
+        comes_to(page, "document.documentElement.scrollWidth <= 390")
+    still(page, "#scatter-b")
     a, b = (page.locator(f"#scatter-{end}").bounding_box() for end in ("a", "b"))
     assert b["y"] >= a["y"] + a["height"] and a["x"] >= 0 and a["x"] + a["width"] <= 390
     for box in ("#own-file", "#live-start", "#live-stop"):

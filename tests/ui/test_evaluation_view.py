@@ -9,9 +9,9 @@ from pricer.arena.arena import Arena
 from pricer.arena.runs import load_items, load_runs
 from pricer.arena.view import SEED_PAIR, View
 from pricer.ui.evaluate import text
+from tests.ui.waiting import comes_to, still
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=60_000)
 
 ARENA = Arena(load_runs()["benchmark"], load_items())
 SEED = View(*SEED_PAIR)
@@ -25,8 +25,9 @@ def check_clean(page):
     assert (page.errors, page.foreign) == ([], [])
 
 
-def bottom(page, selector):
-    return page.locator(selector).evaluate("e => e.getBoundingClientRect().bottom")
+def ends_above(page, selector, y):
+    """Wait until the whole element is above that height of the window."""
+    comes_to(page, f"document.querySelector('{selector}').getBoundingClientRect().bottom <= {y}")
 
 
 # The first screen ----------------------------------------------------------------------------------------
@@ -34,7 +35,8 @@ def bottom(page, selector):
 
 def test_the_plots_are_on_the_first_screen(evaluation):
     page = evaluation(width=1440, height=900)
-    assert max(bottom(page, "#scatter-a"), bottom(page, "#scatter-b")) <= 900
+    for end in ("a", "b"):
+        ends_above(page, f"#scatter-{end}", 900)
     page.locator("#opening").get_by_role("button", name=text.BEGIN).click()
     expect(page.locator("#active .count")).to_have_text("25 of 250 items")
     expect(page.locator("#head-to-head .verdict")).to_contain_text(text.TOO_FEW)
@@ -43,8 +45,8 @@ def test_the_plots_are_on_the_first_screen(evaluation):
 
 def test_the_first_plot_is_on_the_first_screen_of_a_phone(evaluation):
     page = evaluation(width=390, height=844)
-    assert bottom(page, "#scatter-a") <= 844
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    ends_above(page, "#scatter-a", 844)
+    comes_to(page, "document.documentElement.scrollWidth <= 390")
     check_clean(page)
 
 
@@ -56,7 +58,8 @@ def test_the_open_product_stands_beside_the_plots_and_escape_closes_it(evaluatio
     page.locator("#starters .starter").first.click()
     worst = ARENA.pair(*SEED_PAIR).sort_values("error_usd_b").iloc[-1]
     expect(page.locator("#detail-head h4")).to_have_text(worst["label"])
-    assert page.locator("#detail").bounding_box()["x"] > page.locator("#scatter-b").bounding_box()["x"] + 300
+    left = "document.querySelector('{}').getBoundingClientRect().x"
+    comes_to(page, f"{left.format('#detail')} > {left.format('#scatter-b')} + 300")
     by_price = ARENA.walk(SEED).tolist()
     page.get_by_role("button", name=text.PREVIOUS_ITEM).click()
     expect(page.locator("#detail-head h4")).to_have_text(label(by_price[by_price.index(worst["index"]) - 1]))
@@ -82,7 +85,7 @@ def test_the_keyboard_skips_the_plots_walks_their_dots_and_leaves_lists(evaluati
     page.keyboard.press("Enter")
     expect(page.locator("#detail-head h4")).to_have_text(second)
     stops = "[...document.querySelectorAll('#scatter-b .modebar-btn')].filter(b => b.tabIndex === 0).length"
-    assert page.evaluate(stops) == 1
+    comes_to(page, stops, 1)
     page.locator("#run-a input").click()
     page.get_by_role("option").first.wait_for()
     page.keyboard.press("Tab")
@@ -96,10 +99,7 @@ def test_a_finger_opens_the_nearest_dot_and_is_led_to_it(browser, evaluation_url
     context.set_default_timeout(60_000)
     page = context.new_page()
     page.goto(f"{evaluation_url}?{SEED.to_query()}")
-    plot = page.locator("#scatter-a .chart-plot")
-    page.locator("#scatter-a .chart-drawn .main-svg").first.wait_for()
-    where = plot.evaluate("""plot => {
-        plot.scrollIntoView({block: 'center'});
+    where = still(page, "#scatter-a").evaluate("""plot => {
         const {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect();
         const all = plot._fullData.filter(t => t.customdata).flatMap(t => [...t.x].map((x, i) =>
             [xaxis._offset + xaxis.d2p(x), yaxis._offset + yaxis.d2p(t.y[i]), t.customdata[i][1]]));
@@ -146,5 +146,5 @@ def test_back_leads_to_the_other_tab_and_leaving_takes_the_address_away(evaluati
     page.go_forward()
     expect(page.get_by_role("tab", name=text.EVALUATE_TAB)).to_have_attribute("aria-selected", "true")
     page.get_by_role("tab", name=text.COMPARE_TAB).click()
-    page.wait_for_function("!location.search")
+    comes_to(page, "location.search", "")
     check_clean(page)

@@ -15,7 +15,6 @@ from pricer.ui import build_demo, page_options, theme
 from pricer.ui.evaluate import text
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=60_000)
 
 HOSTILE = "<script>window.x=1</script><img src=x onerror=window.x=1>"
 SVG = "<svg onload=window.x=1><a href='javascript:window.x=1'>a</a>{{x}}"

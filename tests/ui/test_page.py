@@ -15,9 +15,9 @@ from pricer.ui import build_demo, page_options, text, theme
 from pricer.ui.compare import text as words
 from pricer.ui.compare.answer import Reader, View, load_examples
 from pricer.ui.compare.why import explain, shown
+from tests.ui.waiting import comes_to, drawn
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=60_000)
 
 PRICE = re.compile(r"^\$\d[\d,]*(\.\d\d)?$")
 HOSTILE = "<script>window.x=1</script><img src=x onerror=window.x=1>"
@@ -39,7 +39,8 @@ def visit(open_page, seen_page, url):
         page.set_default_timeout(60_000)
         for which in WHICH:
             expect(price(page, which)).to_have_text(PRICE)
-        page.locator("#chart-answer .chart-drawn .main-svg").first.wait_for()
+        drawn(page, "#chart-answer")
+        done(page)
         return page
 
     return visit
@@ -47,6 +48,9 @@ def visit(open_page, seen_page, url):
 
 def price(page, which):
     return page.locator(f"#head-{which} .price")
+
+
+HEIGHT = "document.querySelector('#product-text textarea').offsetHeight"
 
 
 def product(page):
@@ -86,7 +90,7 @@ def clean(page):
 def test_opens_with_an_answer_and_asks_no_other_host(visit, tiny_predictor):
     page = visit()
     first = load_examples()[0]["text"]
-    assert product(page).input_value() == first
+    expect(product(page)).to_have_value(first)
     expect_prices(page, tiny_predictor, first)
     assert page.title() == text.TITLE
     assert page.errors == []
@@ -102,7 +106,7 @@ def test_click_and_ctrl_enter_predict(visit, tiny_predictor):
     assert second != first
     predict(page, tiny_predictor, other, send=lambda: product(page).press("Control+Enter"))
     assert shown_prices(page) != second
-    assert product(page).input_value() == other
+    expect(product(page)).to_have_value(other)
     assert clean(page)
 
 
@@ -153,10 +157,10 @@ def test_rule_and_axis_read_the_same_answer_otherwise(visit, tiny_predictor):
     assert [page.locator(f"#head-{which} .interval").inner_text() for which in WHICH] == intervals
 
     before = shown_prices(page)
-    kind = "[...document.querySelectorAll('.chart-plot')].every(p => p._fullLayout?.xaxis.type === '{}')"
-    page.wait_for_function(kind.format("log"))
+    kind = "document.querySelector('#chart-answer .chart-plot')._fullLayout.xaxis.type"
+    comes_to(page, kind, "log")
     page.get_by_role("radio", name="Linear", exact=True).check()
-    page.wait_for_function(kind.format("linear"))
+    comes_to(page, kind, "linear")
     assert shown_prices(page) == before
     assert clean(page)
 
@@ -233,11 +237,9 @@ def test_long_text_is_said_to_be_cut(visit, tiny_predictor):
     expect(cut).to_contain_text("The models read the first 60 of 1,899 characters")
     above, answer = cut.bounding_box(), page.locator("#answer").bounding_box()
     assert above["y"] + above["height"] <= answer["y"]
-    tall = product(page).bounding_box()["height"]
+    tall = page.evaluate(HEIGHT)
     product(page).fill("a lamp")
-    page.wait_for_function(
-        "tall => document.querySelector('#product-text textarea').offsetHeight < tall", arg=tall
-    )
+    comes_to(page, f"{HEIGHT} < {tall}")
     assert clean(page)
 
 
@@ -260,7 +262,7 @@ def test_a_stopped_why_says_how_far_it_came(tiny_predictor):
 
 def test_dark_page(visit):
     page = visit(dark=True)
-    assert page.evaluate("document.body.classList.contains('dark')")
+    comes_to(page, "document.body.classList.contains('dark')")
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert max(int(part) for part in re.findall(r"\d+", colour)[:3]) < 60, colour
     assert clean(page)
@@ -313,17 +315,17 @@ def test_prices_as_in_the_benchmark_change_the_fine_tuned_model_alone(visit, tin
 
 def test_on_a_phone_the_answer_comes_into_view_and_the_text_folds(visit, tiny_predictor):
     page = visit(width=390, height=844)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    height = product(page).bounding_box()["height"]
+    comes_to(page, "document.documentElement.scrollWidth <= 390")
+    height = page.evaluate(HEIGHT)
     predict(page, tiny_predictor, "a lamp of glass\n" * 8)
-    page.wait_for_function("Math.abs(document.querySelector('#answer').getBoundingClientRect().top) < 40")
-    assert product(page).bounding_box()["height"] < height
+    comes_to(page, "Math.abs(document.querySelector('#answer').getBoundingClientRect().top) < 40")
+    comes_to(page, f"{HEIGHT} < {height}")
     product(page).focus()
-    assert product(page).bounding_box()["height"] >= height
+    comes_to(page, f"{HEIGHT} >= {height}")
     predict(page, tiny_predictor, "a table")
     tuned, base = (page.locator(f"#head-{which}").bounding_box() for which in ("tuned", "base"))
     assert base["y"] >= tuned["y"] + tuned["height"]
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    comes_to(page, "document.documentElement.scrollWidth <= 390")
     assert clean(page)
 
 
@@ -391,21 +393,21 @@ def test_a_term_opens_by_mouse_by_focus_and_by_tap(visit):
     expect(tip).to_be_hidden()
     page.locator("#head-base abbr").dispatch_event("click")
     expect(tip).to_have_text(re.compile("not checked against real prices"))
-    box = tip.bounding_box()
-    assert box["x"] >= 0 and box["x"] + box["width"] <= 1280
+    box = "document.querySelector('#tip').getBoundingClientRect()"
+    comes_to(page, f"{box}.left >= 0 && {box}.right <= 1280")
     assert clean(page)
 
 
 def test_the_switch_turns_dark_and_stays_so(visit):
     page = visit()
     is_dark = "document.body.classList.contains('dark')"
-    assert not page.evaluate(is_dark)
+    comes_to(page, is_dark, False)
     page.locator("#theme-switch").click()
-    assert page.evaluate(is_dark)
+    comes_to(page, is_dark, True)
     page.reload()
-    page.wait_for_function(is_dark)
+    comes_to(page, is_dark, True)
     page.locator("#theme-switch").click()
-    assert not page.evaluate(is_dark)
+    comes_to(page, is_dark, False)
 
 
 def test_opens_without_models(open_page, serve):
@@ -483,7 +485,7 @@ def test_a_pinned_answer_stays_beside_the_next_one(visit, tiny_predictor):
     expect(page.locator("#pin")).to_have_text(words.UNPIN)
     predict(page, tiny_predictor, "a large table of glass")
     expect(page.locator("#pinned")).to_contain_text("pinned $")
-    page.wait_for_function(f"{rows}.some(text => text.includes('{words.PINNED}'))")
+    comes_to(page, f"{rows}.some(text => text.includes('{words.PINNED}'))")
     page.locator("#pin").click()
     expect(page.locator("#pinned")).to_have_count(0)
     assert clean(page)
