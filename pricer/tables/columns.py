@@ -22,10 +22,13 @@ NAMES = {
     "low_usd": ("low",),
     "high_usd": ("high",),
 }
-# Where a row's text is, the best place first: it is the first of these that the row has any words in.
-TEXTS = (("prompt",), ("text",), ("title", "description"), ("product",))
-TEXT_NAMES = tuple(name for names in TEXTS for name in names)
-KNOWN = {*NAMES, *TEXT_NAMES, "category", "features", "details"}.union(*NAMES.values())
+# Where a row's text is, the best place first: it is the first of these in whose first column the row has any words.
+TEXTS = (("prompt",), ("text",), ("title", "description"), ("product", "description"), ("description",))
+TEXT_NAMES = tuple(dict.fromkeys(name for names in TEXTS for name in names))
+A_NAME = (
+    "name"  # of anything: a product's title only where a description stands beside it, and no other title
+)
+KNOWN = {*NAMES, *TEXT_NAMES, A_NAME, "category", "features", "details"}.union(*NAMES.values())
 
 
 def normal(name: str) -> str:
@@ -78,6 +81,9 @@ def choose(
         found = {
             column: name for column, name in found.items() if column not in TEXT_NAMES or column in texts[0]
         }
+    called = [name for name in names if normal(name) == A_NAME and name not in found.values()]
+    if called and "title" in ours and "description" in found and not {"title", "product"} & found.keys():
+        found["title"] = called[0]
     return found
 
 
@@ -92,9 +98,8 @@ def has_text(chosen: Mapping[str, str]) -> bool:
 def row_text(cells: Mapping[str, Any], chosen: Mapping[str, str]) -> str:
     """A row's product text, out of its prompt's frame; "" for none. Raises InputError, whose message is the reason."""
     for place in TEXTS:
-        found = (
-            product_text(text_cell(cells.get(chosen[name]), chosen[name])) for name in place if name in chosen
-        )
-        if text := "\n".join(filter(None, found)):
-            return text
+        there = [chosen[name] for name in place if name in chosen]
+        parts = [product_text(text_cell(cells.get(name), name)) for name in there]
+        if parts and place[0] in chosen and parts[0]:
+            return "\n".join(filter(None, parts))
     return ""

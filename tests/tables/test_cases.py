@@ -94,6 +94,28 @@ def test_no_answer_is_left_in_a_text(put, behind):
 # Columns ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("header", "row", "text"),
+    [
+        ("name,description,price", "Red drill,With case,12", "Red drill\nWith case"),
+        ("Product,Description,Price", "Red drill,With case,12", "Red drill\nWith case"),
+        ("description,price", "A drill with case,12", "A drill with case"),
+        ("name,title,description,price", "Acme,Red drill,With case,12", "Red drill\nWith case"),  # a maker's
+        ("name,text,description,price", "Acme,Red drill,With case,12", "Red drill"),
+        ("title,product,description,price", ",Red drill,With case,12", "Red drill\nWith case"),
+    ],
+)
+def test_a_title_and_its_description_are_read_together(put, header, row, text):
+    path = put(f"{header}\n{row}\n")
+    assert scored(path)[0] == load_rows(path)["text"].tolist() == [text]
+    assert [row["text"] for row in prepared(path)[0]] == [text]
+
+
+def test_a_name_without_a_description_may_be_anything(put):
+    with pytest.raises(InputError, match="no column text, prompt or title"):
+        scored(put("name,price\nMia,12\n"))
+
+
 def test_a_mapping_wins_over_every_guess(put):
     record = {
         "title": "Drill",
