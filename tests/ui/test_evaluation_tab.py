@@ -289,6 +289,7 @@ def test_axis_and_colours_are_switched(evaluation):
 
 def test_ten_guesses_end_on_the_board(evaluation):
     page = evaluation(replace(SEED, panel="guess"), width=390, height=844)
+    expect(page.locator("#guess")).to_contain_text("Ten of the benchmark items")
     page.get_by_role("button", name=text.GUESS_BEGIN).click()
     box = page.locator("#guess-price").locator("textarea, input").first
     box.fill("cheap")
@@ -296,7 +297,7 @@ def test_ten_guesses_end_on_the_board(evaluation):
     expect(page.locator("#guess-notice [role=alert]")).to_have_text(text.GUESS_BAD)
     prices = dict(zip(ARENA.items["label"], ARENA.price_usd, strict=True))
     for number in range(1, 11):
-        expect(page.locator("#guess .question .hint").first).to_contain_text(f"Product {number} of 10")
+        expect(page.locator("#guess .question .hint").first).to_contain_text(f"Benchmark item {number} of 10")
         cost = prices[page.locator("#guess .question h4").inner_text()]
         box.fill(f"{cost + 5:.2f}")
         page.locator("#guess-go").click()

@@ -1,6 +1,7 @@
 """Guess it yourself: ten products by name, the visitor's price for each, then both models' and the truth.
 
-At the end the ten guesses are a run of the visitor's own, with a place on the board among all runs on these items.
+They are benchmark items whichever set is looked at, for runs of one's own live among those. At the end the ten guesses
+are such a run, with a place on the board among all runs on these items.
 """
 
 from __future__ import annotations
@@ -183,7 +184,8 @@ class GuessBox:
     def layout(self) -> None:
         """Inside its panel."""
         begin = button(text.GUESS_BEGIN, "begin", classes="send")
-        self.shown = Actions(f'<div class="chips">{begin}</div>', elem_id="guess")
+        which = f'<p class="hint">{text.GUESS_WHICH}</p>'
+        self.shown = Actions(f'{which}<div class="chips">{begin}</div>', elem_id="guess")
         with gr.Row(visible=False, elem_classes="guess-bar") as self.bar:
             self.price = gr.Textbox(
                 label=text.GUESS_LABEL, max_lines=1, elem_id="guess-price", scale=0, min_width=200
