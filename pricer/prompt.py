@@ -27,8 +27,9 @@ MIN_USD, MAX_USD = 1, 999
 _PRICED_TAIL = re.compile(re.escape(TAIL) + r"\s*[\d.,]*\d")
 _OWN_TAIL = re.compile(r"\n[ \t]*\n[ \t]*" + re.escape(TAIL))
 _BEHIND_CHARS = 20  # behind a price in running text: more is prose, and the text no prompt
+_LINE_ENDS = re.compile(r"\r\n|[\r\x0b\x0c]")  # slides end lines with \x0b, and print-outs pages with \x0c
 # Control characters (but not tab or newline), and surrogates, which no tokenizer can encode.
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 _FILE_MARK = re.compile(r"^[\s\ufeff]+")  # what begins a file may be pasted along
 # No token is this long on average: cutting here first keeps a pasted book from being tokenised whole.
 _CHARS_PER_TOKEN = 64
@@ -96,7 +97,7 @@ def clean(text: str, *, max_chars: int) -> str:
         raise InputError(
             f"That is {len(text):,} characters; paste at most {max_chars:,} of one product's text."
         )
-    text = _UNPRINTABLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = _UNPRINTABLE.sub("", _LINE_ENDS.sub("\n", text))
     text = _FILE_MARK.sub("", text).strip()
     if all(unicodedata.category(c) == "Cf" or c.isspace() for c in text):  # nothing, or nothing to be seen
         raise InputError("There is no text yet; paste a product's title or description first.")

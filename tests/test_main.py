@@ -131,6 +131,9 @@ def test_standard_input_must_be_utf8(capsys, monkeypatch, data):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     assert main(["-"]) == 2
     assert "UTF-8" in sentence(capsys)
+    if b"\0" not in data:  # which no argument can hold
+        assert main([data.decode("utf-8", "surrogateescape")]) == 2
+        assert "UTF-8" in sentence(capsys)
 
 
 @pytest.mark.parametrize("blank", ["", " \n ", "\x00\x1b", "\u200b\u200e"])

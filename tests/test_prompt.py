@@ -142,7 +142,7 @@ def test_too_much_text_is_refused_with_both_numbers():
 def test_control_characters_and_surrogates_go_and_the_rest_stays():
     assert clean("\x00a\x07b\x1b[0m\ud800c\udfffd\x7f\x0b\x0c", max_chars=LIMIT) == "ab[0mcd"
     assert clean("\ufeffa", max_chars=LIMIT) == "a"
-    assert clean("a\r\nb\rc\td\n\ne", max_chars=LIMIT) == "a\nb\nc\td\n\ne"
+    assert clean("a\r\nb\rc\td\n\ne\x0bf\x0cg", max_chars=LIMIT) == "a\nb\nc\td\n\ne\nf\ng"
     for kept in (
         "🧑‍🚀 suit",
         "كرسي خشبي",

@@ -68,7 +68,9 @@ def record_text(record: dict[str, Any]) -> str:
     for name in ("prompt", "text"):
         if ready := text_cell(record.get(name), name).strip():
             return curated_text(ready) if is_framed(ready) else listing_text(*ready.split("\n", 1))
-    title, description, product = (text_cell(record.get(n), n) for n in ("title", "description", "product"))
+    title, description, product = (
+        product_text(text_cell(record.get(n), n)) for n in ("title", "description", "product")
+    )
     return listing_text(title or product, description, record.get("features"), record.get("details"))
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 
 from pricer.arena.runs import ITEM_SETS, save_items
 from pricer.errors import InputError, PricerError, report
+from pricer.tables.lines import decode
 from train.data import load_items
 
 LABEL_WORDS, LABEL_CHARS, SHARED_WORDS = (2, 8), 60, 3
@@ -30,7 +31,11 @@ _WORD = re.compile(r"[a-z0-9]+(?:[.'][a-z0-9]+)*")
 def load_labels(path: Path) -> dict[int, str]:
     """Label by index. Raises InputError for a line that is none or an index that stands there twice."""
     labels: dict[int, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = decode(path.read_bytes()).splitlines()
+    except InputError as reason:
+        raise InputError(f"{path.name} is {reason}: save it as UTF-8.") from None
+    for number, line in enumerate(lines, 1):
         index, _, label = line.partition("\t")
         if not index.isdecimal() or int(index) in labels or not label.strip() or "\t" in label:
             raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -32,11 +32,16 @@ def plain(scalar: pa.Scalar) -> Any:
             return [plain(value) for value in scalar.values]
         if hasattr(scalar, "as_buffer"):
             return scalar.as_buffer().to_pybytes()
+        zone = getattr(scalar.type, "tz", None)
         try:
-            written = scalar.cast(pa.string()).as_py()
+            written = (
+                (scalar.cast(pa.timestamp(scalar.type.unit)) if zone else scalar).cast(pa.string()).as_py()
+            )
         except Exception:  # as above
             written = "<"
-        return written if written[:1] != "<" or not hasattr(scalar, "value") else str(scalar.value)
+        if written.startswith("<") and hasattr(scalar, "value"):
+            written = str(scalar.value)
+        return f"{written} {zone}" if zone else written
 
 
 def values(column: pa.Array | pa.ChunkedArray) -> list:
@@ -50,16 +55,26 @@ def values(column: pa.Array | pa.ChunkedArray) -> list:
 def sound_schema(schema: pa.Schema, as_text: Collection[str] = ()) -> pa.Schema:
     """The schema that is passed on: a time in a zone that nobody knows becomes text, as do the columns `as_text`."""
     for at, field in enumerate(schema):
-        if field.name in as_text or (
-            kinds.is_timestamp(field.type) and field.type.tz and _is_lost(field.type)
-        ):
+        if field.name in as_text or any(map(_is_lost, _leaves(field.type))):
             schema = schema.set(at, pa.field(field.name, pa.string()))
     return schema.remove_metadata()
 
 
-def _is_lost(zoned: pa.DataType) -> bool:
+def _leaves(kind: pa.DataType) -> Iterator[pa.DataType]:
+    """The kinds of single values that cells of this kind hold."""
+    inner = kind.value_type if kinds.is_dictionary(kind) else kind
+    if not kinds.is_nested(inner):
+        yield inner
+        return
+    for at in range(inner.num_fields):
+        yield from _leaves(inner.field(at).type)
+
+
+def _is_lost(kind: pa.DataType) -> bool:
+    if not (kinds.is_timestamp(kind) and kind.tz):
+        return False
     try:
-        pa.scalar(0, zoned).as_py()
+        pa.scalar(0, kind).as_py()
     except Exception:  # of the time zone library
         return True
     return False
@@ -67,10 +82,7 @@ def _is_lost(zoned: pa.DataType) -> bool:
 
 def holds_dates(kind: pa.DataType) -> bool:
     """Whether cells of this kind are dates or times of day, or have some in them: pandas makes Python's of them."""
-    inner = kind.value_type if kinds.is_dictionary(kind) else kind
-    if kinds.is_nested(inner):
-        return any(holds_dates(inner.field(at).type) for at in range(inner.num_fields))
-    return kinds.is_date(inner) or kinds.is_time(inner)
+    return any(kinds.is_date(leaf) or kinds.is_time(leaf) for leaf in _leaves(kind))
 
 
 def opens(column: pa.Array) -> bool:
@@ -87,12 +99,7 @@ def sound_batch(batch: pa.RecordBatch, schema: pa.Schema) -> tuple[pa.RecordBatc
     of the result would fail on them; and the rows whose lists or records hold such bytes, with the reason."""
     columns, rejected = [], {}
     for field, column in zip(schema, batch.columns, strict=True):
-        if column.type != field.type and kinds.is_timestamp(column.type):
-            naive = column.cast(pa.timestamp(column.type.unit))
-            column = pa.array(
-                [v and f"{v} {column.type.tz}" for v in values(naive.cast(pa.string()))], field.type
-            )
-        elif column.type != field.type:
+        if column.type != field.type:
             exact = column.cast(field.type) if kinds.is_time(column.type) else column  # with its nanoseconds
             column = pa.array(map(as_text, values(exact)), field.type)
         elif not _is_sound(column):

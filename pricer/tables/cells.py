@@ -53,6 +53,8 @@ class Amounts:
             self.see(cell)
 
     def see(self, cell: Any) -> None:
+        if isinstance(cell, bytes):
+            cell = cell.decode("utf-8", "replace")
         if isinstance(cell, str) and not _EITHER.fullmatch(written := _bare(cell)):
             self.point |= bool(_POINT.fullmatch(written))
             self.comma |= bool(_COMMA.fullmatch(written))

@@ -88,7 +88,7 @@ def choose(
 
 
 def listed(names: Sequence[str]) -> str:
-    return ", ".join(show(name, 40) for name in names[:12]) or "none"
+    return ", ".join(show(name, 40) or "one without a name" for name in names[:12]) or "none"
 
 
 def has_text(chosen: Mapping[str, str]) -> bool:

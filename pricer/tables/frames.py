@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pricer.errors import InputError
+from pricer.tables.arrow import escaped
 from pricer.tables.cells import Amounts, show, text_cell
 from pricer.tables.checks import MAX_USD
 from pricer.tables.columns import TEXT_NAMES, choose, has_text, listed, row_text
@@ -142,7 +143,7 @@ def _value(kind: str, cell: Any, amounts: Amounts | None, written: bool) -> Any:
     try:
         value = amounts.read(cell) if amounts else _READ[kind](cell, written)
     except InputError as reason:
-        shown = "an empty cell" if _is_empty(cell) else f"“{show(str(cell)[:100], 30)}”"
+        shown = "an empty cell" if _is_empty(cell) else f"“{show(str(escaped(cell))[:100], 30)}”"
         words = re.sub("price( in dollars)?", "number", str(reason)) if kind == "number" else reason
         raise InputError(f": {shown} is {words}") from None
     if amounts and kind == "price" and value == 0:

@@ -45,6 +45,7 @@ ENDINGS = {
 FORMATS = ".csv, .tsv, .jsonl or .parquet (also .gz)"
 DAMAGED_PARQUET = "{name} is damaged or no parquet file: make or download it again."
 COLUMNS_MOST = 1_000  # in JSONL, where every line may name new ones
+NESTED_MOST = 50  # lists and objects in one another: who goes through deeper ones would run out of stack
 _PARQUET_ROWS = 64  # unpacked at once
 
 
@@ -297,8 +298,22 @@ def json_object(line: str) -> tuple[dict[str, Any], str]:
         return {}, f"the name {show(error.args[0])} stands there twice"
     except (ValueError, RecursionError):
         return {}, "not a JSON object"
+    if line.count("[") + line.count("{") > NESTED_MOST and _is_deep(found):
+        return {}, f"nested more than {NESTED_MOST} deep"
     whole = isinstance(found, dict) and is_utf8("".join(found))
     return (found, "") if whole else ({}, "not a JSON object")
+
+
+def _is_deep(found: Any) -> bool:
+    level = [found]
+    for _ in range(NESTED_MOST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, list | dict)
+            for inner in (outer if isinstance(outer, list) else outer.values())
+        ]
+    return any(isinstance(value, list | dict) for value in level)
 
 
 class _Twice(ValueError):

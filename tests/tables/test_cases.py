@@ -159,6 +159,18 @@ def test_a_name_twice_in_an_object_or_in_parquet_is_refused(put, tmp_path):
         open_source(tmp_path / "t.parquet", max_chars=9)
 
 
+def test_what_is_nested_too_deep_to_be_gone_through_is_refused(put):
+    deep = "[" * 900 + '"Drill"' + "]" * 900
+    path = put(
+        f'{{"text": {deep}, "price": 1}}\n{{"text": "Saw", "price": 2, "note": [[["a"]]]}}\n', "in.jsonl"
+    )
+    reason = "nested more than 50 deep"
+    assert scored(path) == (["Saw"], [(1, reason)])
+    assert prepared(path)[1].reasons == {reason: 1}
+    with pytest.raises(InputError, match=f"row 1 is {reason}"):
+        load_rows(path)
+
+
 # Quotation marks -------------------------------------------------------------------------------------------
 
 
@@ -213,6 +225,13 @@ def test_a_thousand_is_not_a_dollar_thirty(put):
                 read(put(f'text,price\nDrill,"{cell}"\n'))
         rows, tally = prepared(put(f'text,price\nDrill,"{cell}"\n'))
         assert not rows and sum(tally.reasons.values()) == 1
+
+
+def test_bytes_are_prices_as_texts_are(put):
+    path = put({"text": ["Drill", "Saw"], "price": [b"12,50", b"1.299"]}, "in.parquet")
+    assert read_products(path).table["price_usd"].tolist() == [12.5, 1299]
+    with pytest.raises(InputError, match="“many” is no price"):
+        read_products(put({"text": ["Drill"], "price": [b"many"]}, "in.parquet"))
 
 
 def test_two_numbers_in_a_cell_are_none(put):
@@ -289,6 +308,7 @@ ODD = {
     "a date beyond words": (pa.array([11574074, 0], pa.date32()), ["11574074", "1970-01-01"]),
     "nanoseconds of a day": (pa.array([86_399_999_999_999, 1], pa.time64("ns")), ["23:59:59.999999999", "00:00:00.000000001"]),
     "a date in a record": (pa.array([{"on": 10**7}, {"on": 1}], pa.struct([("on", pa.date32())])), ['{"on": "29349-01-26"}', '{"on": "1970-01-02"}']),
+    "an unknown zone in a record": (pa.array([{"at": 1}, None], pa.struct([("at", pa.timestamp("us", "Mars/Base"))])), ['{"at": "1970-01-01 00:00:00.000001 Mars/Base"}', ""]),
     "an unknown zone": (pa.array([1, None], pa.timestamp("us", "Mars/Base")), ["1970-01-01 00:00:00.000001 Mars/Base", ""]),
     "binary": (pa.array([b"Caf\xe9", b"ok"]), ["Caf\\xe9", "ok"]),
     "a duration": (pa.array([2**62, 1], pa.duration("s")), [str(2**62), None]),

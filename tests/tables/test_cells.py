@@ -76,6 +76,7 @@ def test_prices_that_cannot_say_why(reason, cells):
         (["1,299", "12,50"], [None, 12.5]),
         (["1.299", "12.50", "12,50"], [None, 12.5, 12.5]),
         (["1.299", 12.5], [None, 12.5]),
+        ([b"1.299", b"12,50"], [1299, 12.5]),
     ],
 )
 def test_a_column_has_one_decimal_mark(column, usd):

@@ -94,16 +94,16 @@ def test_a_file_that_is_too_large_is_refused_and_so_is_one_that_unpacks_to_more(
 
 
 def test_rows_that_cannot_be_used_are_set_aside_with_their_reason(tmp_path):
-    content = lamps(2) + ",,3\none cell\n" + "Lamp 9,of oak,free\n"
+    content = lamps(2) + ",,3\none cell\n" + "Lamp 9,of oak,free\n" + "Lamp 10,of ash,9780306406157\n"
     found = products(written(tmp_path, content), price_column="price")
-    assert found.rows == [1, 2, 5] and found.texts[2] == "Lamp 9\nof oak"
+    assert found.rows == [1, 2, 5, 6] and found.texts[2] == "Lamp 9\nof oak"
     assert [row for row, _ in found.rejected] == [3, 4]
-    assert found.price_usd[:2].tolist() == [10.5, 11.5] and np.isnan(found.price_usd[2])
+    assert found.price_usd[:2].tolist() == [10.5, 11.5] and np.isnan(found.price_usd[2:]).all()
     made = result(found)
     rows = list(csv.reader(io.StringIO(made.rejected_file().decode())))
     assert rows[0] == ["row", "reason"] and [row[0] for row in rows[1:]] == ["3", "4"]
     summary = html.summary(made, "price")
-    assert "Not usable: 2 rows. Row 3: no text." in summary and "Without a usable one: 1 row." in summary
+    assert "Not usable: 2 rows. Row 3: no text." in summary and "Without a usable one: 2 rows." in summary
 
 
 def test_the_first_rows_are_taken_and_the_command_for_all_is_the_real_one(tmp_path):

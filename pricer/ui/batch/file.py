@@ -14,6 +14,7 @@ import pyarrow as pa
 from pricer.errors import InputError
 from pricer.settings import Limits
 from pricer.tables.cells import Amounts, show, text_cell
+from pricer.tables.checks import MAX_USD
 from pricer.tables.columns import TEXT_NAMES, choose, has_text
 from pricer.tables.reading import check_packed, open_table
 from pricer.tables.stream import Source, open_source
@@ -146,7 +147,7 @@ def _shown(cell: Any) -> str:
 
 
 def _prices(table: pa.Table, column: str | None) -> np.ndarray:
-    """(rows,) dollars above 0, NaN where a cell holds no such price."""
+    """(rows,) dollars above 0, to MAX_USD, NaN where a cell holds no such price."""
     if column is None:
         return np.full(table.num_rows, np.nan)
     cells = table.column(column).to_pylist()
@@ -156,5 +157,5 @@ def _prices(table: pa.Table, column: str | None) -> np.ndarray:
             price = amounts.read(cell)
         except InputError:
             price = 0.0
-        found.append(price if price > 0 else np.nan)
+        found.append(price if 0 < price <= MAX_USD else np.nan)
     return np.array(found)
