@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -48,6 +49,8 @@ def main() -> int:
         print(problem, file=sys.stderr)
     demo = build_demo(predictor, problem, settings, arenas)
     opening.close()
+    gc.freeze()  # what is there now stays: later collections need not look at it
+    gc.enable()
     launch(demo, settings)
     return 0
 
@@ -69,4 +72,5 @@ def _load(settings: Settings) -> tuple[Any, str]:
 
 
 if __name__ == "__main__":
+    gc.disable()  # until all is loaded
     sys.exit(main())

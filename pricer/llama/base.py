@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from pricer.errors import SetupError
 from pricer.llama.embedded import EMBEDDED_BASE, prepare_embedded_base
@@ -15,6 +14,9 @@ from pricer.llama.gate import check_complete, check_finite, check_tokenizer, num
 from pricer.llama.hub import is_silent
 from pricer.llama.loading import explained, looks_like_a_path, quiet_transformers
 from pricer.settings import ModelRef, Settings
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +106,7 @@ def _load_llama(ref: ModelRef, device: str, precision: str) -> tuple[LlamaForCau
             f"There is no model folder {ref.name}: set PRICER_BASE_MODEL to a Hub id or a folder."
         )
     from huggingface_hub import snapshot_download
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     with explained(f"The base model {ref} cannot be loaded", ref, "PRICER_BASE_MODEL"):
         name, revision = ref.name, ref.revision

@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from pricer.errors import SetupError
 from pricer.settings import PROFILES, Settings
@@ -74,6 +73,7 @@ def prepare_embedded_base(cache: Path) -> Path | None:
 
 def _convert_gguf(source: Path, target: Path) -> None:
     from tokenizers import pre_tokenizers
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF_FILE)
     # The GGUF file only names its pre-tokenizer ("smollm"); this is the one it names.

@@ -11,17 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
-from transformers import LlamaForCausalLM
 
 from pricer.llama.packing import Product, pack
 from pricer.price.lattice import ROOT, PriceLattice
 
-_POSITIONS = 8192  # that the rotary tables hold, at most
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+POSITIONS = 8192  # that the rotary tables hold, at most
 _ROPES = ("default", "linear", "llama3")  # whose tables do not hang on the text
 
 
@@ -78,6 +80,7 @@ def why_not(llama: LlamaForCausalLM) -> str:
     from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
+    from transformers import LlamaForCausalLM
 
     from pricer.llama.lean import is_plain
 
@@ -104,7 +107,7 @@ def freeze(llama: LlamaForCausalLM) -> Weights:
     """The weights of a model of which `why_not` knows all, packed; the model itself computes with them from now on, so
     there is one copy. (A second one with the adapter merged into it would spare the tuned pass a tenth of its products.)"""
     config, inner = llama.config, llama.model
-    positions = torch.arange(min(config.max_position_embeddings, _POSITIONS))[None]
+    positions = torch.arange(min(config.max_position_embeddings, POSITIONS))[None]
     cos, sin = inner.rotary_emb(inner.embed_tokens.weight, positions)
     layers = []
     for layer in inner.layers:

@@ -13,17 +13,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pricer.errors import SetupError
-from pricer.llama.loading import hidden
 from pricer.prompt import TAIL
 from pricer.settings import ModelRef
 
-# transformers wants it for losses of models that find objects in pictures, and half a second for that.
-with hidden("scipy"):
+if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 # peft_type of adapter_config.json -> served. Each changes linear layers (or norms) only while it is switched on.

@@ -15,10 +15,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import LlamaForCausalLM
 
 from pricer.llama.adapter import Adapter, check_same_base, load_adapter_card
 from pricer.llama.base import choose_device, choose_precision, has_room_to_dequantise, load_base
@@ -35,6 +34,9 @@ from pricer.llama.gate import (
 from pricer.llama.loading import bitsandbytes_hidden, explained, give_memory_back, quiet_peft
 from pricer.llama.quantised import dequantise_once
 from pricer.settings import PASSES, Settings
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,11 @@ class LlamaPair:
     @property
     def device(self) -> torch.device:
         return self.llama.device
+
+    @property
+    def whole(self) -> LlamaPair:
+        """A pair whose `llama` is whole: this one, or one that is loaded for it."""
+        return self
 
     @contextmanager
     def use(self, which: str) -> Iterator[LlamaForCausalLM]:

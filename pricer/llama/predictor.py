@@ -12,16 +12,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from transformers import LlamaForCausalLM
 
 from pricer.errors import InputError, SetupError
 from pricer.llama.batches import Work, token_batches
 from pricer.llama.forward import Texts
 from pricer.llama.loading import give_memory_back
-from pricer.llama.pair import LlamaPair, load_pair
+from pricer.llama.pair import LlamaPair
 from pricer.llama.prediction import Comparison, Prediction, default_rule
 from pricer.llama.tree import Batch
 from pricer.price.distribution import PriceDistribution
@@ -29,6 +29,9 @@ from pricer.price.lattice import PROBES, Growth, PriceLattice
 from pricer.price.prior import SHIPPED, PricePrior, load_prior
 from pricer.prompt import Prompt, build_prompt, clean, product_text
 from pricer.settings import PASSES, Limits, Settings
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}  # where the limits name no number
 TOLERANCE, MAX_EDGES = 5e-4, 56  # how much of the lattice may be left out, see `pricer.price.lattice.Growth`
@@ -165,7 +168,7 @@ class Predictor:
         way, and the only use of `generate` in the project."""
         tokenizer = self.pair.tokenizer
         ids = torch.tensor([tokenizer(prompt.text)["input_ids"]], device=self.pair.device)
-        with self.pair.use(which) as llama:
+        with self.pair.whole.use(which) as llama:
             out = llama.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
@@ -207,10 +210,17 @@ class Predictor:
         found = tokenizer(prompt.text, return_offsets_mapping=True)
         starts = np.array([start for start, _ in found["offset_mapping"]])
         inside = np.flatnonzero((starts >= begin) & (starts < begin + len(text)))
-        ids = torch.tensor([found["input_ids"]], device=self.pair.device)
+        ids = found["input_ids"]
         with self.pair.use("base") as llama:
-            logits = llama(input_ids=ids).logits[0, inside - 1].float()
-            return float(logits.log_softmax(-1).gather(1, ids[0, inside, None]).mean())
+            if isinstance(batch := self._start(llama, [ids], "base"), Texts):
+                batch.prompts(np.empty((1, 0), int))
+                before = [ids[:i] for i in inside]  # each behind all but its last token, which `batch` has
+                each = self._start(llama, before, "base", batch, [len(own) - 1 for own in before])
+                logits = llama.lm_head(each.prompts(np.empty((len(before), 0), int))[:, 0])
+            else:
+                logits = llama(input_ids=batch.ids).logits[0, inside - 1]
+            tokens = torch.tensor(ids, device=logits.device)[inside, None]
+            return float(logits.float().log_softmax(-1).gather(1, tokens).mean())
 
     def _advance(self, flight: _Flight, which: str) -> bool:
         """To the next wait for the device; alone, to the end. Whether it has arrived there."""
@@ -337,7 +347,9 @@ def _result(steps: Generator[None, None, np.ndarray]) -> np.ndarray:
 def load_predictor(settings: Settings) -> Predictor:
     """The predictor for the models and the prior that the settings name. Raises SetupError with what to do."""
     prior = load_prior(settings.prior)  # before loading models for nothing
-    return Predictor(load_pair(settings), settings.limits, prior=prior)
+    from pricer.llama.direct import read_pair
+
+    return Predictor(read_pair(settings), settings.limits, prior=prior)
 
 
 @dataclass

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from transformers import LlamaForCausalLM
+from typing import TYPE_CHECKING
 
 from pricer.llama.loading import quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 
 def dequantise_once(model: LlamaForCausalLM) -> LlamaForCausalLM:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from transformers import DynamicCache, LlamaForCausalLM
 
 from pricer.price.lattice import ROOT, PriceLattice
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 
 class Tree:
@@ -58,6 +61,8 @@ class Batch:
         begun: Batch | None = None,
         past: int = 0,
     ):
+        from transformers import DynamicCache
+
         lengths = np.array([len(own) for own in ids])
         padded = np.zeros((len(ids), int(lengths.max())), int)
         for row, own in enumerate(ids):

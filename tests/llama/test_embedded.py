@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import safetensors
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from pricer.errors import SetupError
 from pricer.llama import embedded
@@ -237,8 +237,8 @@ def test_the_conversion_keeps_the_weights(monkeypatch, tmp_path, digit_tokenizer
     )
     read = LlamaForCausalLM(config)
     read.config.quantization_config = {"quant_method": "gguf"}
-    monkeypatch.setattr(embedded.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: read)
-    monkeypatch.setattr(embedded.AutoTokenizer, "from_pretrained", lambda *_, **__: digit_tokenizer)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: read)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: digit_tokenizer)
     pre_tokenizer = digit_tokenizer.backend_tokenizer.pre_tokenizer
     try:
         embedded._convert_gguf(tmp_path, tmp_path)

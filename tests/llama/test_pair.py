@@ -200,11 +200,11 @@ def test_on_a_cpu_what_only_costs_time_is_never_imported_and_peft_works_afterwar
     out = in_another_process(
         """
 import sys
-import pricer.__main__
+from pricer.llama.predictor import load_predictor
 from pricer.settings import Settings
 
-predictor = pricer.__main__.load_predictor(Settings.from_env())
-slow = {"bitsandbytes", "datasets", "gradio", "pandas", "plotly", "pyarrow", "scipy", "sklearn"}
+predictor = load_predictor(Settings.from_env())
+slow = {"bitsandbytes", "datasets", "gradio", "pandas", "plotly", "pyarrow", "sklearn"}
 print(slow.isdisjoint(sys.modules) or slow & sys.modules.keys())
 import peft, peft.import_utils
 from importlib.util import find_spec

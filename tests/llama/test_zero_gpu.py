@@ -79,6 +79,7 @@ def shared(spaces, tiny_pair):
         weights=tiny_pair.weights,
         use=use,
     )
+    guarded.whole = guarded
     return zero_gpu.share_gpu(Predictor(guarded), seconds=17)
 
 
