@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from pricer.llama.cores import cores
 from pricer.llama.packing import Product, pack
 from pricer.price.lattice import ROOT, PriceLattice
 
@@ -221,6 +222,7 @@ class Texts:
         ends = np.cumsum(lengths)
         total = int(ends[-1])
         for number, layer in enumerate(w.layers):
+            cores().share()
             is_last = number == len(w.layers) - 1
             normed = F.rms_norm(x, layer.before.shape, layer.before, w.epsilon)
             q, k, v = self._rotated(

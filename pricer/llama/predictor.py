@@ -7,9 +7,11 @@ serves one text, a table and a stream.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ import torch
 
 from pricer.errors import InputError, SetupError
 from pricer.llama.batches import Work, token_batches
+from pricer.llama.cores import cores
 from pricer.llama.forward import Texts
 from pricer.llama.loading import give_memory_back
 from pricer.llama.pair import LlamaPair
@@ -45,8 +48,8 @@ class Predictor:
     """Scores product texts with a `LlamaPair`.
 
     prior: the price prior that the tuned pass's answers are given under; None: as the model gives them.
-    in_flight: batches that are computed side by side. With two, a card works on one while the other's next round is
-    prepared here, which is the default there; on a CPU they would only wait for each other.
+    in_flight: batches that are computed side by side. With two, which is the default where it is faster, a card works
+    on one while the other's next round is prepared here, and on a CPU each has its own cores (`pricer.llama.cores`).
     `work` counts what the model was given to compute.
     """
 
@@ -62,9 +65,10 @@ class Predictor:
     ):
         self.pair, self.limits, self.prior = pair, limits or Limits(), prior
         self.tolerance, self.max_edges = tolerance, max_edges
-        self.in_flight = in_flight or (2 if pair.device.type == "cuda" else 1)
+        self.in_flight = in_flight or (2 if pair.device.type == "cuda" or pair.weights else 1)
         self.lattice = PriceLattice(pair.tokenizer)
         self.work = Work()
+        self._counting = threading.Lock()
 
     @property
     def rule(self) -> str:
@@ -99,8 +103,21 @@ class Predictor:
 
     def both_passes(self, prompt: Prompt) -> Iterator[tuple[str, Prediction]]:
         """Both passes over one prepared prompt, each as it is done: the fine-tuned one first, for which people wait."""
-        for which in reversed(PASSES):
-            yield which, self.predict([prompt], which)[0]
+        for which, answers in self.both([prompt]):
+            yield which, answers[0]
+
+    def both(self, prompts: Sequence[Prompt]) -> Iterator[tuple[str, list[Prediction]]]:
+        """Both passes over a few prepared prompts, side by side, each as it is done: the fine-tuned one first."""
+        flights = [_Flight(which, *batch) for which in reversed(PASSES) for batch in self._batches(prompts)]
+        answers = {which: [None] * len(prompts) for which in reversed(PASSES)}
+        missing = dict.fromkeys(answers, len(prompts))
+        for which, indices, batch in self._fly(iter(flights)):
+            for i, answer in zip(indices, batch, strict=True):
+                answers[which][i] = answer
+            missing[which] -= len(indices)
+            while missing and not missing[first := next(iter(missing))]:
+                del missing[first]
+                yield first, answers[first]
 
     def predict(
         self, prompts: Sequence[Prompt], which: str, on_done: Callable[[int], None] = lambda done: None
@@ -123,33 +140,42 @@ class Predictor:
         Batches hold prompts of like length, so little of a batch is padding, and at most
         `limits.batch_tokens` tokens, so memory does not grow with the input.
         """
-        reading = (self.pair.adapter, self.prior) if which == "tuned" else (None, None)
-        batches = self._batches(prompts)
+        for _, indices, predictions in self._fly(_Flight(which, *batch) for batch in self._batches(prompts)):
+            yield indices, predictions
+
+    def _fly(self, waiting: Iterator[_Flight]) -> Iterator[tuple[str, list[int], list[Prediction]]]:
+        """Batch by batch as they are done: (pass, indices, predictions); `in_flight` of them are on their way."""
         flights: deque[_Flight] = deque()
 
         def start() -> None:
-            while len(flights) < self.in_flight and (batch := next(batches, None)):
-                flights.append(_Flight(*batch))
+            while len(flights) < self.in_flight and (flight := next(waiting, None)):
+                flights.append(flight)
                 if self.in_flight > 1:
-                    self._advance(flights[-1], which)
+                    self._advance(flight)
 
-        start()
-        ended = 0.0
-        while flights:
-            flight = flights.popleft()
-            while not self._advance(flight, which):
-                flights.append(flight)  # it is the other's turn, while the card works on this one
-                flight = flights.popleft()
-            seconds = (time.perf_counter() - max(flight.started, ended)) / len(flight.indices)
-            if self.in_flight > 1:
-                start()  # before the caller takes his time
-            distributions = PriceDistribution(flight.probabilities)
-            yield (
-                flight.indices,
-                [Prediction(distributions[k], seconds, *reading) for k in range(len(flight.indices))],
-            )
-            ended = time.perf_counter()
+        try:
             start()
+            ended = 0.0
+            while flights:
+                flight = flights.popleft()
+                while not self._advance(flight):
+                    flights.append(flight)  # it is the other's turn, while the card works on this one
+                    flight = flights.popleft()
+                seconds = (flight.ended - max(flight.started, ended)) / len(flight.indices)
+                if self.in_flight > 1:
+                    start()  # before the caller takes his time
+                distributions = PriceDistribution(flight.probabilities)
+                reading = (self.pair.adapter, self.prior) if flight.which == "tuned" else (None, None)
+                answers = [
+                    Prediction(distributions[k], seconds, *reading) for k in range(len(flight.indices))
+                ]
+                yield flight.which, flight.indices, answers
+                ended = 0.0 if flight.future else time.perf_counter()  # a card works on one after the other
+                start()
+        finally:
+            for flight in flights:  # whoever asked has left
+                if flight.future:
+                    flight.future.cancel()
         if self.pair.device.type == "cpu":
             give_memory_back(_SPARE)
 
@@ -185,23 +211,18 @@ class Predictor:
     ) -> Iterator[tuple[list[int], list[Prediction]]]:
         """One pass over prompts that begin as `whole` does, as they are done: (indices into `variants`, predictions).
         The beginning that they share with it is computed once."""
-        reading = (self.pair.adapter, self.prior) if which == "tuned" else (None, None)
         ids = self.pair.tokenizer([whole, *variants], return_attention_mask=False)["input_ids"]
         first, ids = ids[0], ids[1:]
         shared = [_shared(first, one) for one in ids]
         order = sorted(range(len(ids)), key=lambda i: shared[i])
-        with self.pair.use(which) as llama:
-            begun = self._start(llama, [first], which)
-            begun.prompts(np.empty((1, 0), int))
+        begun = self._begin(first, which)
+        flights = []
         for at in range(0, len(order), VARIANTS):
-            started, rows = time.perf_counter(), order[at : at + VARIANTS]
-            chosen = [ids[i] for i in rows]
+            rows = order[at : at + VARIANTS]
             past = [min(shared[i], len(ids[i]) - 1) for i in rows]
-            with self.pair.use(which) as llama:
-                batch = self._start(llama, chosen, which, begun, past)
-                distributions = PriceDistribution(_result(self._score(llama, chosen, which, batch)))
-            seconds = (time.perf_counter() - started) / len(rows)
-            yield rows, [Prediction(distributions[k], seconds, *reading) for k in range(len(rows))]
+            flights.append(_Flight(which, rows, [ids[i] for i in rows], begun, past))
+        for _, rows, predictions in self._fly(iter(flights)):
+            yield rows, predictions
 
     def log_likelihood(self, prompt: Prompt) -> float:
         """Mean log-likelihood of the product text's tokens under the base, in nats: one forward pass, for short texts."""
@@ -222,29 +243,61 @@ class Predictor:
             tokens = torch.tensor(ids, device=logits.device)[inside, None]
             return float(logits.float().log_softmax(-1).gather(1, tokens).mean())
 
-    def _advance(self, flight: _Flight, which: str) -> bool:
-        """To the next wait for the device; alone, to the end. Whether it has arrived there."""
+    def _begin(self, ids: list[int], which: str) -> Texts | Batch:
+        """A batch of one whose prompt has been computed."""
+
+        def begin(llama: LlamaForCausalLM) -> Texts | Batch:
+            batch = self._start(llama, [ids], which)
+            batch.prompts(np.empty((1, 0), int))
+            return batch
+
+        if self._is_lean([ids]):
+            return cores().submit(lambda: begin(self.pair.llama)).result()
         with self.pair.use(which) as llama:
-            flight.steps = flight.steps or self._score(llama, flight.ids, which)
+            return begin(llama)
+
+    def _advance(self, flight: _Flight) -> bool:
+        """On a CPU: to its end, in a thread of its own, which is waited for the second time. Else to the next wait
+        for the device; alone, to the end. Whether it has arrived there."""
+        if flight.future:
+            flight.future.result()
+            return True
+        if isinstance(flight.begun, Texts) if flight.begun else self._is_lean(flight.ids):
+            flight.future = cores().submit(
+                lambda: flight.to_the_end(self._score(self.pair.llama, *flight.batch))
+            )
+            return False
+        with self.pair.use(flight.which) as llama:
+            flight.steps = flight.steps or self._score(llama, *flight.batch)
             try:
                 next(flight.steps)
                 while self.in_flight == 1:
                     next(flight.steps)
             except StopIteration as end:
-                flight.probabilities = end.value
+                flight.arrive(end.value)
                 return True
         return False
 
+    def _is_lean(self, ids: Sequence[Sequence[int]]) -> bool:
+        """Whether `pricer.llama.forward` computes these prompts: it needs neither the adapter's switch nor its lock."""
+        weights = self.pair.weights
+        return bool(weights and weights.reach(ids, self.lattice))
+
     def _score(
-        self, llama: LlamaForCausalLM, ids: list[list[int]], which: str, begun: Batch | None = None
+        self,
+        llama: LlamaForCausalLM,
+        ids: list[list[int]],
+        which: str,
+        begun: Texts | Batch | None = None,
+        past: Sequence[int] = (),
     ) -> Generator[None, None, np.ndarray]:
-        """(batch, 999) probabilities for token id lists of like length, in a batch that may have `begun`. Yields when
-        the device has been told what to compute next: to go on is to wait for it."""
+        """(batch, 999) probabilities for token id lists of like length. Yields when the device has been told what to
+        compute next: to go on is to wait for it. begun, past: as for `_start`."""
         lattice = self.lattice
         # A base all but never stops as surely as a tuned model, so a look ahead would only be a round more.
         probes = PROBES if which == "tuned" else None
         growth = Growth(lattice, len(ids), tolerance=self.tolerance, max_edges=self.max_edges, probes=probes)
-        batch = begun or self._start(llama, ids, which)
+        batch = self._start(llama, ids, which, begun, past)
         nodes = growth.frontier()  # the prompt's end and, behind it, the lattice's first nodes
         lengths = [len(own) for own in ids]
         self._count(len(ids), sum(lengths), len(ids) * max(lengths), nodes[:, 1:])
@@ -275,19 +328,19 @@ class Predictor:
         past: Sequence[int] = (),
     ) -> Texts | Batch:
         """A batch; behind the first `past[i]` tokens of what was `begun` where that is given."""
-        weights = self.pair.weights
-        if isinstance(begun, Texts) if begun else weights and weights.reach(ids, self.lattice):
-            return Texts(weights, which == "tuned", self.lattice, ids, begun, past)
+        if isinstance(begun, Texts) if begun else self._is_lean(ids):
+            return Texts(self.pair.weights, which == "tuned", self.lattice, ids, begun, past)
         return Batch(llama, self.lattice, ids, self._send, begun, min(past, default=0))
 
     def _count(self, items: int, prompt_tokens: int, prompt_places: int, nodes: np.ndarray) -> None:
         work, real = self.work, int((nodes >= 0).sum())
-        work.forward_passes += 1
-        work.items += items
-        work.prompt_tokens += prompt_tokens
-        work.prompt_padding += prompt_places - prompt_tokens
-        work.nodes += real
-        work.node_padding += nodes.size - real
+        with self._counting:
+            work.forward_passes += 1
+            work.items += items
+            work.prompt_tokens += prompt_tokens
+            work.prompt_padding += prompt_places - prompt_tokens
+            work.nodes += real
+            work.node_padding += nodes.size - real
 
     def _send(self, array: np.ndarray) -> torch.Tensor:
         """The array on the model's device. A copy to a card is only ordered, so that nothing waits here for what the
@@ -336,14 +389,6 @@ def _shared(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def _result(steps: Generator[None, None, np.ndarray]) -> np.ndarray:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
 def load_predictor(settings: Settings) -> Predictor:
     """The predictor for the models and the prior that the settings name. Raises SetupError with what to do."""
     prior = load_prior(settings.prior)  # before loading models for nothing
@@ -354,10 +399,34 @@ def load_predictor(settings: Settings) -> Predictor:
 
 @dataclass
 class _Flight:
-    """A batch on its way."""
+    """A batch on its way. begun, past: as for `Predictor._start`."""
 
+    which: str
     indices: list[int]
     ids: list[list[int]]
+    begun: Texts | Batch | None = None
+    past: Sequence[int] = ()
     steps: Generator[None, None, np.ndarray] | None = None
+    future: Future[None] | None = None
     started: float = field(default_factory=time.perf_counter)
+    ended: float = 0.0
     probabilities: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.which not in PASSES:
+            raise ValueError(f"a pass is one of {PASSES}, not {self.which!r}")
+
+    @property
+    def batch(self) -> tuple:
+        return self.ids, self.which, self.begun, self.past
+
+    def to_the_end(self, steps: Generator[None, None, np.ndarray]) -> None:
+        self.started = time.perf_counter()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return self.arrive(end.value)
+
+    def arrive(self, probabilities: np.ndarray) -> None:
+        self.probabilities, self.ended = probabilities, time.perf_counter()

@@ -214,20 +214,23 @@ def test_two_batches_in_flight_give_what_one_gives_in_the_same_order(pair, reque
     assert two.work == one.work
 
 
-def test_a_card_has_two_in_flight_and_a_cpu_one(tiny_pair, monkeypatch):
+def test_two_are_in_flight_on_a_card_and_where_each_has_its_own_cores(tiny_pair, monkeypatch):
+    assert Predictor(tiny_pair).in_flight == 2
+    monkeypatch.setattr(tiny_pair, "weights", None)
     assert Predictor(tiny_pair).in_flight == 1
     monkeypatch.setattr(type(tiny_pair), "device", torch.device("cuda"))
     assert Predictor(tiny_pair).in_flight == 2 and Predictor(tiny_pair, in_flight=1).in_flight == 1
 
 
 def test_two_in_flight_is_begun_before_the_first_is_waited_for(tiny_pair, monkeypatch):
+    monkeypatch.setattr(tiny_pair, "weights", None)
     predictor = Predictor(tiny_pair, Limits(batch_tokens=1), in_flight=2)
     prompts = [predictor.prepare(text) for text in ("lamp", "chair", "drill")]
     happened = []
     for name, what in (("prompts", "begun"), ("nodes", "further")):
-        real = getattr(predictor_module.Texts, name)
+        real = getattr(predictor_module.Batch, name)
         monkeypatch.setattr(
-            predictor_module.Texts,
+            predictor_module.Batch,
             name,
             lambda self, nodes, real=real, what=what: happened.append(what) or real(self, nodes),
         )

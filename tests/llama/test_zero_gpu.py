@@ -76,7 +76,7 @@ def shared(spaces, tiny_pair):
         tokenizer=tiny_pair.tokenizer,
         adapter=tiny_pair.adapter,
         device=tiny_pair.device,
-        weights=tiny_pair.weights,
+        weights=None,  # as on a card
         use=use,
     )
     guarded.whole = guarded
@@ -89,7 +89,7 @@ def test_one_request_serves_both_passes(shared, spaces, tiny_predictor):
     direct = tiny_predictor.compare(TEXT)
     for which in PASSES:
         got, wanted = answer[which].distribution, getattr(direct, which).distribution
-        assert got.probabilities == pytest.approx(wanted.probabilities, abs=1e-9)
+        assert got.probabilities == pytest.approx(wanted.probabilities, abs=1e-6)
     assert shared.compare(TEXT).to_dict()["base"]["price_usd"] == direct.to_dict()["base"]["price_usd"]
     assert spaces.requests == [("both_passes", 17)] * 2
 
@@ -99,7 +99,7 @@ def test_a_list_of_texts_and_the_raw_text_ask_too(shared, spaces, tiny_predictor
     done = []
     found = shared.predict(prompts, "tuned", done.append)
     assert [p.distribution.point() for p in found] == pytest.approx(
-        [p.distribution.point() for p in tiny_predictor.predict(prompts, "tuned")]
+        [p.distribution.point() for p in tiny_predictor.predict(prompts, "tuned")], rel=1e-4
     )
     assert done[-1] == 3
     assert shared.greedy_text(prompts[0], "base") == tiny_predictor.greedy_text(prompts[0], "base")
