@@ -4,7 +4,7 @@ python -m bench.load [--clients 50] [--seconds 60] [--profile embedded] [--url h
 
 Starts the app on this machine, in a process of its own, or asks the one at --url, which must have the same models.
 Each client asks the endpoint that programs use, one text after the other: in turn one that nobody asks but this client,
-once, and one of a few that all ask for again and again. Told that the queue is full, it comes back after a second.
+once, and one of a few that all ask for again and again. Told that the queue is full, it comes back when it is told to.
 Requests that are in line when the time is over still get their answer. When all have theirs, each is held against a
 direct prediction of its text. Prints a row for bench/README.md; exit code 1 when an answer was wrong or missing, or
 memory grew.
@@ -43,7 +43,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REPEATED, NEW = 20, 30  # texts that all ask for; of each client alone, at most
 RULE = "log-mean"
 START_SECONDS = 600  # for a machine that prepares the base for the first time
-COME_BACK_SECONDS = 1.0
+AFTER_A_FAILURE = 1.0  # seconds until it asks again
 SAMPLE_SECONDS = 0.25  # between two looks at the app's memory
 GROWTH = 0.02  # of the memory after the warm-up: more is no longer flat
 GROWTH_BYTES = 32_000_000  # what one prediction may need for a moment
@@ -133,11 +133,13 @@ def same(answer: dict[str, Any], expected: dict[str, Any]) -> bool:
 
 
 async def ask(http: httpx.AsyncClient, text: str) -> tuple[str, Any]:
-    """("answer", what the model says), ("refused", a sentence) or ("failed", what happened)."""
+    """("answer", what the model says), ("refused", (a sentence, seconds)) or ("failed", what happened)."""
     asked = await http.post("/gradio_api/call/v2/predict", json={"product_text": text, "rule": RULE})
     if asked.status_code == 503:
-        sentence = str(asked.json().get("detail", ""))
-        return "refused" if is_sentence(sentence) else "failed", sentence
+        sentence, seconds = str(asked.json().get("detail", "")), asked.headers.get("retry-after", "")
+        if is_sentence(sentence) and seconds.isdigit():
+            return "refused", (sentence, int(seconds))
+        return "failed", sentence
     if asked.status_code != 200:
         return "failed", f"status {asked.status_code}: {asked.text[:200]}"
     kind = ""
@@ -188,12 +190,14 @@ async def client(
             if kind == "answer":
                 load.answered.append(Answered(number, text, new, said, time.perf_counter() - start))
                 break
+            pause = AFTER_A_FAILURE
             if kind == "refused":
                 load.refused += 1
-                load.refusals.add(said)
+                sentence, pause = said
+                load.refusals.add(sentence)
             else:
                 load.failed.append(f"client {number}: {said}")
-            await asyncio.sleep(COME_BACK_SECONDS)
+            await asyncio.sleep(pause)
             if (start := time.perf_counter()) >= until:
                 return
 

@@ -35,6 +35,9 @@ TELL_SECONDS = 1.0  # between two looks at one's place in the line
 GUESS_SECONDS = 1.0  # that a text takes, before the first one has been timed
 NOBODY_WAITS = "Nobody waits for this answer any more."
 SMOOTH = 0.3  # weight of the latest text's seconds
+WAIT_SECONDS = (
+    20.0  # that somebody waits in the line, at most: whoever would wait longer is asked to come back
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,9 @@ class Kept:
 
     def __len__(self) -> int:
         return len(self._values)
+
+    def has(self, text: str, kind: str) -> bool:
+        return _key(text, kind) in self._values
 
     def get(self, text: str, kind: str) -> Any:
         """The value, None where none is kept."""
@@ -183,6 +189,16 @@ class SharedPredictor:
     def seconds_to_a_place(self) -> float:
         """In how many seconds about the next one leaves the line, as far as it is known."""
         return self._seconds or GUESS_SECONDS
+
+    @property
+    def room(self) -> float:
+        """How many texts may wait so that the last one's turn comes within `WAIT_SECONDS`, as far as it is known."""
+        return max(1.0, WAIT_SECONDS / self._seconds) if self._seconds else math.inf
+
+    def knows(self, text: str) -> bool:
+        """Whether both answers about a text are kept. Raises InputError for text that cannot be used."""
+        prompt = self.prepare(text)
+        return all(self.kept.has(prompt.text, which) for which in PASSES)
 
     # The line ------------------------------------------------------------------------------------------------
 

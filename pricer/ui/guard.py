@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import re
 import threading
@@ -24,6 +25,8 @@ from pricer.ui import text
 
 SECONDS = 60.0
 PLACE_SECONDS = 5  # until a place is free, where nothing tells
+AWAY_SECONDS = 30  # that somebody is sent away for, at most
+KNOWN_BYTES = 100_000  # of a request that is read to see whether its answer is kept
 VISITORS = 10_000  # remembered at once: the latest ones
 BODY_BYTES = 1_000_000  # of a request besides a product's text
 BYTES_PER_CHAR = 12  # at most, as JSON escapes it
@@ -106,13 +109,15 @@ class Guard:
 
     A body that is too long, as it arrives and without holding it in memory; uploads are files, which Gradio bounds
     itself (`max_file_size`), but one by one: here it is all of one request. And Gradio's way of fetching any public
-    address of the web for whoever asks. One request more than there are places, in a sentence with the seconds to wait.
-    A call by MCP, which Gradio makes anew from this machine, keeps the address that it came from.
+    address of the web for whoever asks. One request more than there are places, or than are answered soon, in a sentence
+    with the seconds to wait, another place for each; but a text whose answer is kept always comes in. A call by MCP,
+    which Gradio makes anew from this machine, keeps the address that it came from.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, upload_bytes: int):
         self.app, self.upload_bytes, self.places = app, upload_bytes, limits.queue
         self.entering = 0  # requests for a place that Gradio has not taken in yet
+        self.promised = 0.0  # when the last one that was sent away should find a place
         self.body_bytes = limits.text_chars * BYTES_PER_CHAR + BODY_BYTES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,8 +134,14 @@ class Guard:
             scope = _from_where_it_came(scope)
         if asks := _asks(scope):
             blocks = scope["app"].get_blocks()
-            if self.entering + places_taken(blocks._queue) > self.places:  # one is at work
-                return await _full_queue(scope, blocks)(scope, receive, send)
+            shared: SharedPredictor | None = getattr(blocks, "shared", None)
+            places = min(self.places, shared.room) if shared else self.places
+            if self.entering + places_taken(blocks._queue) > places:  # one is at work
+                short = length.isdigit() and int(length) <= KNOWN_BYTES
+                body, receive = await _read(receive) if short else (b"", receive)
+                if not (shared and _is_kept(shared, blocks, scope["path"], body)):
+                    seconds = self._away(shared.seconds_to_a_place if shared else PLACE_SECONDS)
+                    return await _full_queue(scope, seconds)(scope, receive, send)
         taken, refused = 0, False
 
         async def counted() -> Message:
@@ -152,6 +163,12 @@ class Guard:
         finally:
             self.entering -= asks
 
+    def _away(self, each: float) -> int:
+        """For how many seconds the next one is sent away, when a place is free every `each` seconds."""
+        now = time.monotonic()
+        self.promised = min(max(self.promised, now) + each, now + AWAY_SECONDS)
+        return math.ceil(self.promised - now)
+
 
 def _asks(scope: Scope) -> bool:
     """Whether the request is for a place in the queue."""
@@ -160,11 +177,38 @@ def _asks(scope: Scope) -> bool:
     )
 
 
-def _full_queue(scope: Scope, blocks: gr.Blocks) -> JSONResponse:
+async def _read(receive: Receive) -> tuple[bytes, Receive]:
+    """A request's body, and what gives it once more."""
+    messages, body = [], b""
+    while not messages or messages[-1].get("more_body"):
+        messages.append(await receive())
+        body += messages[-1].get("body", b"")
+    again = iter(messages)
+
+    async def replay() -> Message:
+        return next(again, None) or await receive()
+
+    return body, replay
+
+
+def _is_kept(shared: SharedPredictor, blocks: gr.Blocks, path: str, body: bytes) -> bool:
+    """Whether a request asks both models about one text that they were asked about before."""
+    try:
+        asked = json.loads(body)
+        if path.endswith("/queue/join"):
+            of_both = blocks.fns[asked["fn_index"]].concurrency_id == MODEL_QUEUE
+        else:
+            of_both = path.endswith("/predict")
+        return of_both and shared.knows(
+            asked["product_text"] if "product_text" in asked else asked["data"][0]
+        )
+    except (ValueError, TypeError, AttributeError, LookupError, InputError):
+        return False  # whatever it is, it waits as others do
+
+
+def _full_queue(scope: Scope, seconds: int) -> JSONResponse:
     """503, as Gradio's clients for programs expect, which have a sentence of their own for it; its page, too, would
     show another than ours for that number."""
-    shared: SharedPredictor | None = getattr(blocks, "shared", None)
-    seconds = math.ceil(shared.seconds_to_a_place if shared else PLACE_SECONDS)
     program = "/call/" in scope["path"] or Headers(scope=scope).get("x-gradio-user") in ("api", "mcp")
     return JSONResponse(
         {"detail": text.QUEUE_FULL.format(seconds=seconds)},

@@ -1,5 +1,6 @@
 """Many visitors at one predictor: what is kept, who comes when, who has left, and that nobody's answer hangs on others."""
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ import pytest
 from pricer.errors import InputError
 from pricer.llama.pair import Turns
 from pricer.llama.predictor import Predictor
-from pricer.llama.shared import ENTRY_BYTES, Kept, Place, SharedPredictor
+from pricer.llama.shared import ENTRY_BYTES, WAIT_SECONDS, Kept, Place, SharedPredictor
 from pricer.price.prior import load_prior
 
 TEXTS = [f"Lamp {'made of wood ' * (n % 4)}in {n} sizes" for n in range(12)]
@@ -144,6 +145,19 @@ def test_the_line_is_in_the_order_of_coming_and_tells_the_place(held, shared, th
     wanted = [["the first"], *[TEXTS[i : i + 2] for i in (0, 2, 4)]]
     wanted[-1] = wanted[-1][:1]
     assert held.given == [(which, texts) for texts in wanted for which in ("tuned", "base")]
+
+
+def test_there_is_room_for_as_many_as_soon_have_their_turn(held, shared):
+    held.held = False
+    assert shared.room == math.inf and not shared.knows("a lamp")  # nothing was timed yet
+    shared.compare("a lamp")
+    assert shared.knows("a lamp") and shared.room > 1
+    shared._seconds = WAIT_SECONDS / 4
+    assert shared.room == 4
+    shared._seconds = 100.0
+    assert shared.room == 1
+    with pytest.raises(InputError):
+        shared.knows(" ")
 
 
 def test_a_text_that_several_wait_for_is_computed_once(held, shared, threads):

@@ -22,7 +22,7 @@ from pricer.llama.predictor import Predictor
 from pricer.settings import Limits
 from pricer.ui import build_demo, page_options, text, theme
 from pricer.ui.compare import text as words
-from pricer.ui.guard import SECONDS, VISITORS, Guard, RequestLimit, places_taken, visitor
+from pricer.ui.guard import AWAY_SECONDS, SECONDS, VISITORS, Guard, RequestLimit, places_taken, visitor
 
 ROOT = Path(__file__).parents[2]
 TEXT = "Small lamp made of wood"
@@ -395,9 +395,17 @@ def test_a_program_that_hangs_up_does_not_use_the_model(held):
     assert kind == "complete" and answer[0]["tuned"]["price_usd"] > 0
 
 
+def test_those_who_are_sent_away_come_back_one_after_the_other():
+    guard = Guard(None, Limits(), upload_bytes=500)
+    assert [guard._away(2.0) for _ in range(4)] == [2, 4, 6, 8]
+    assert [guard._away(9.0) for _ in range(9)][-1] == AWAY_SECONDS
+    assert guard._away(0.001) <= AWAY_SECONDS
+
+
 @pytest.mark.browser
 def test_a_full_queue_is_said_on_the_page_and_to_programs(held, open_page):
     predictor, url = held.predictor, held.url
+    assert call(url, ["a lamp that is kept", "median"])[0] == "complete"
     working, waiting, late = (open_page(url) for _ in range(3))
     for page in (working, waiting, late):
         page.locator("#chart-answer .chart-drawn .main-svg").first.wait_for()
@@ -426,6 +434,16 @@ def test_a_full_queue_is_said_on_the_page_and_to_programs(held, open_page):
             answer = httpx.post(f"{url}gradio_api/{way}", json=body, trust_env=False)
             assert (answer.status_code, answer.json()["detail"]) == (503, sentence)
             assert answer.headers["retry-after"] == "1"
+        for wrong in (
+            {"data": 1},
+            {"product_text": 7},
+            {"data": []},
+            {"fn_index": 0, "data": ["a lamp"]},
+            [],
+        ):
+            answer = httpx.post(f"{url}gradio_api/call/v2/predict", json=wrong, trust_env=False)
+            assert answer.status_code == 503
+        assert call(url, ["a lamp that is kept", "median"])[0] == "complete"  # costs the model nothing
     finally:
         predictor.go.set()
     for page in (working, waiting):
