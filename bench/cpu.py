@@ -364,7 +364,7 @@ def main(argv: list[str] | None = None) -> int:
         "tokens_per_prompt": sum(lengths) / len(lengths),
         "peak_gb": max(resident) / 1e9,
         "matrix_gflops": {"best": max(bench.rates) / 1e9, "median": median(bench.rates) / 1e9},
-        "rows": list(bench.rows(layer_weights(pair))),
+        "rows": list(bench.rows(layer_weights(plain.pair))),
         "left_out": bench.left_out,
     }
     print(json.dumps(found))
