@@ -215,7 +215,8 @@ async def put_load(
     """Clients, each with its order of texts, ask the app at `url` for `seconds`; `process` is the app's, whose memory is
     looked at."""
     load = Load()
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=len(orders))
+    # A client that was away for seconds may find that the server has closed its connection.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=len(orders), keepalive_expiry=2)
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits, trust_env=False) as http:
         watching = asyncio.create_task(watch(process, load.memory)) if process else None
         until = time.perf_counter() + seconds
