@@ -19,6 +19,7 @@ from typing import Any
 
 from pricer.errors import InputError
 
+QUESTION_CHARS = 1_000  # of any question; it is read with every text
 QUESTION = "How much does this cost to the nearest dollar?"
 TAIL = "Price is $"
 MIN_USD, MAX_USD = 1, 999
@@ -48,6 +49,11 @@ class Prompt:
 def frame(product_text: str, question: str = QUESTION) -> str:
     """The prompt around a product text that is known to fit."""
     return f"{question}\n\n{product_text}\n\n{TAIL}"
+
+
+def is_question(words: Any) -> bool:
+    """Whether something from outside can be a prompt's question."""
+    return isinstance(words, str) and len(words) <= QUESTION_CHARS and not _UNPRINTABLE.search(words)
 
 
 def product_text(prompt: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from pricer.errors import InputError
 from pricer.files import write_whole
-from pricer.llama.adapter import Adapter
+from pricer.llama.adapter import Adapter, load_prompt
 from pricer.llama.base import load_base
 from pricer.llama.made_of import base_key, folder_key, lattice_made_of
 from pricer.llama.pair import load_pair
@@ -116,9 +115,7 @@ def _is_adapter(folder: Path) -> bool:
 
 
 def _prompt(folder: Path, recipe: Recipe) -> dict[str, object]:
-    own = {"question": recipe.question, "max_text_tokens": recipe.max_text_tokens}
-    path = folder / "pricer.json"
-    return own | (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+    return load_prompt(folder, recipe.question, recipe.max_text_tokens)
 
 
 def _key(about: dict[str, object], texts: list[str]) -> str:

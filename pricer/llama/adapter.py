@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pricer.errors import SetupError
 from pricer.files import file_sha256
@@ -13,6 +14,7 @@ from pricer.llama.gate import check_kind
 from pricer.llama.loading import explained, looks_like_a_path
 from pricer.price.calibration import CALIBRATION_FILE, Calibrations
 from pricer.price.prior import PRIOR_FILE, PricePrior, load_prior
+from pricer.prompt import QUESTION_CHARS, is_question
 from pricer.settings import ModelRef, Settings
 
 log = logging.getLogger(__name__)
@@ -65,24 +67,30 @@ def load_adapter_card(settings: Settings) -> Adapter:
             )
     config = _read_json(folder / "adapter_config.json")
     check_kind(config, str(ref))
-    card = _read_json(folder / "pricer.json") if (folder / "pricer.json").is_file() else {}
-    question = card.get("question", settings.question)
-    max_text_tokens = card.get("max_text_tokens", settings.max_text_tokens)
-    if not isinstance(question, str) or type(max_text_tokens) is not int or max_text_tokens < 1:
-        raise SetupError(
-            f"{folder / 'pricer.json'} must give `question` as text and `max_text_tokens` as a whole number "
-            "above 0: correct it, or copy the adapter again."
-        )
     return Adapter(
         folder=folder,
         base_model=str(config.get("base_model_name_or_path") or ""),
-        question=question,
-        max_text_tokens=max_text_tokens,
+        **load_prompt(folder, settings.question, settings.max_text_tokens),
         prior=PricePrior.load(folder / PRIOR_FILE)
         if (folder / PRIOR_FILE).is_file()
         else load_prior(USUAL_PRIOR),
         calibrations=load_calibrations(folder),
     )
+
+
+def load_prompt(folder: Path, question: str, max_text_tokens: int) -> dict[str, Any]:
+    """`question` and `max_text_tokens` of the prompt that a model was trained on, as its pricer.json says, or as given
+    where there is none. Raises SetupError."""
+    path = folder / "pricer.json"
+    card = _read_json(path) if path.is_file() else {}
+    question = card.get("question", question)
+    max_text_tokens = card.get("max_text_tokens", max_text_tokens)
+    if not is_question(question) or type(max_text_tokens) is not int or max_text_tokens < 1:
+        raise SetupError(
+            f"{path} must give `question` as text of at most {QUESTION_CHARS:,} characters and `max_text_tokens` as a "
+            "whole number above 0: correct it, or copy the model again."
+        )
+    return {"question": question, "max_text_tokens": max_text_tokens}
 
 
 def load_calibrations(folder: Path) -> Calibrations:
@@ -120,7 +128,7 @@ def _model_key(name: str) -> str:
 def _read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SetupError(f"{path} cannot be read as JSON: copy the adapter again.") from error
     if not isinstance(content, dict):
         raise SetupError(f"{path} holds no JSON object: copy the adapter again.")

@@ -113,19 +113,21 @@ def _load_llama(ref: ModelRef, device: str, precision: str) -> tuple[LlamaForCau
         # Else transformers would ask a silent Hub again and again, for minutes.
         if not ref.is_folder and is_silent(name, revision):
             name, revision = snapshot_download(name, revision=revision, local_files_only=True), None
-        config = AutoConfig.from_pretrained(name, revision=revision)
-        if config.model_type != "llama":
-            raise SetupError(f"{ref} is a {config.model_type} model: set PRICER_BASE_MODEL to a Llama.")
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         options = loading_options(device, precision)
         # Weights in the old form are pickles, which may hold code.
         options["use_safetensors"] = True
         options["ignore_mismatched_sizes"] = True  # for the gate, which names them
         with quiet_transformers(bars=not ModelRef(name).is_folder):  # what is wrong, the gate says
+            config = AutoConfig.from_pretrained(name, revision=revision)
+            if config.model_type != "llama":
+                raise SetupError(f"{ref} is a {config.model_type} model: set PRICER_BASE_MODEL to a Llama.")
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
             model, report = AutoModelForCausalLM.from_pretrained(
                 name, revision=revision, output_loading_info=True, **options
             )
     check_complete(report, model, ref)
+    # What is longer than the model's context is looked at and cut; transformers would warn of it.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     check_tokenizer(tokenizer, model.get_input_embeddings().weight.shape[0], ref)
     check_finite(
         numbers(model),

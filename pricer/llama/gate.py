@@ -144,11 +144,13 @@ def check_tokenizer(tokenizer: Any, rows: int, ref: ModelRef) -> None:
                 f"The tokenizer of {ref} puts {named} behind every text, and no price can be read behind that: take "
                 "it out of post_processor in tokenizer.json and copy the folder again."
             )
-    digits = "1234567890"
-    spelled = tokenizer.decode(tokenizer(TAIL + digits, add_special_tokens=False)["input_ids"])
-    lacking = [digit for digit in digits if digit not in spelled]
+    amount = "$1234567890"
+    spelled = tokenizer.decode(
+        tokenizer(TAIL.removesuffix("$") + amount, add_special_tokens=False)["input_ids"]
+    )
+    lacking = [character for character in amount if character not in spelled]
     if lacking:
-        raise SetupError(f"The tokenizer of {ref} cannot write {_some(lacking, 'digit')}: {other}.")
+        raise SetupError(f"The tokenizer of {ref} cannot write {_some(lacking, 'character')}: {other}.")
 
 
 def _around(tokenizer: Any, plain: list[int]) -> tuple[list[int], list[int]]:

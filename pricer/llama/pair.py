@@ -161,6 +161,10 @@ def _put_on(folder: Path, base: LlamaForCausalLM, torch_device: str | None) -> A
         )
         check_all_put_on(peft_model, folder, own)
     check_base_untouched(base, own, folder)
+    for config in peft_model.peft_config.values():
+        config.bias = (
+            "none"  # of the base's own; else peft warns at every switch that they might have changed
+        )
     # peft holds adapters in fp32 for training, and would turn every layer's input into it.
     for name, parameter in peft_model.named_parameters():
         if ".lora_" in name or ".modules_to_save." in name:
@@ -173,9 +177,9 @@ def _put_on(folder: Path, base: LlamaForCausalLM, torch_device: str | None) -> A
 
 def _check_answers(pair: LlamaPair, settings: Settings) -> None:
     base = "copy it again, or name another one in PRICER_BASE_MODEL"
-    for which, what, advice in (
-        ("base", f"The base model {settings.base}", base),
-        ("tuned", f"The base with the adapter {pair.adapter.folder}", _ANOTHER_ADAPTER),
+    for which, what, variable, advice in (
+        ("base", f"The base model {settings.base}", "PRICER_BASE_MODEL", base),
+        ("tuned", f"The base with the adapter {pair.adapter.folder}", "PRICER_ADAPTER", _ANOTHER_ADAPTER),
     ):
-        with pair.use(which) as llama:
+        with explained(f"{what} gives no answer", variable=variable), pair.use(which) as llama:
             check_answers(llama, pair.tokenizer, what, advice)

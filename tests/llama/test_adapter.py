@@ -39,7 +39,7 @@ def test_half_an_adapter(refused, adapter_copy, name):
     assert name in message and "PRICER_ADAPTER" in message
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"', "\x00\xff"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"', "\x00\xff", "[" * 5_000])
 @pytest.mark.parametrize("name", ["adapter_config.json", "pricer.json"])
 def test_a_corrupted_json_file(refused, adapter_copy, name, content):
     (adapter_copy / name).write_bytes(content.encode("latin-1"))
@@ -56,7 +56,7 @@ def test_an_adapter_config_that_is_json_but_no_adapter(refused, adapter_copy, co
 @pytest.mark.parametrize(
     "card",
     [{"max_text_tokens": v} for v in ("many", None, 0, -3, 1.5, True, [160])]
-    + [{"question": v} for v in (None, 7)],
+    + [{"question": v} for v in (None, 7, "Half a pair \ud800?", "Why " * 300 + "?")],
 )
 def test_a_card_with_wrong_values(refused, adapter_copy, card):
     (adapter_copy / "pricer.json").write_text(json.dumps(card))

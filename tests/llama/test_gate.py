@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import warnings
 
 import peft
 import pytest
@@ -44,6 +45,7 @@ def trained(base, config, folder, **save):
 
 WORKING = {
     "plain": peft.LoraConfig(r=4, **TARGETS, **CAUSAL),
+    "biases of the base, which has none": peft.LoraConfig(r=4, bias="all", **TARGETS, **CAUSAL),
     "no task": peft.LoraConfig(r=4, **TARGETS),
     "DoRA": peft.LoraConfig(r=4, use_dora=True, **TARGETS, **CAUSAL),
     "rsLoRA": peft.LoraConfig(r=4, lora_alpha=3, use_rslora=True, **TARGETS, **CAUSAL),
@@ -74,8 +76,10 @@ WORKING = {
 @pytest.mark.parametrize("kind", WORKING)
 def test_kinds_that_work(tiny_base, tiny_env, tmp_path, kind):
     wanted = trained(tiny_base, WORKING[kind], tmp_path)
-    pair = load_pair(Settings.from_env(tiny_env(adapter=tmp_path)))
     alone = logits(tiny_base)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pair = load_pair(Settings.from_env(tiny_env(adapter=tmp_path)))
     for _ in range(2):
         with pair.use("base") as llama:
             assert torch.equal(logits(llama), alone) or (logits(llama) - alone).abs().max() < 1e-6
@@ -274,6 +278,8 @@ def test_a_bases_weights_that_are_wrong(refused, base_copy, change, says):
         ({"intermediate_size": 80}, "its config asks for"),
         ({"vocab_size": 200}, "its config asks for 200 x 32"),
         ({"attention_bias": True}, "8 weights (model.layers.0.self_attn.k_proj.bias, "),
+        ({"return_dict": False}, "gives no answer ("),
+        ({"layer_types": ["sliding_attention"] * 2}, "gives no answer ("),
     ],
 )
 def test_a_bases_config_that_is_another_ones(refused, base_copy, change, says):
@@ -369,12 +375,13 @@ def test_tokens_beyond_the_embedding_are_named(refused, base_copy):
     assert "2 tokens ('5000mAh', 'Zoll') beyond the" in message and "rows of the model's embedding" in message
 
 
-def test_a_tokenizer_without_a_digit_is_refused(refused, base_copy):
+@pytest.mark.parametrize("character", ["7", "$"])
+def test_a_tokenizer_without_what_prices_are_written_with_is_refused(refused, base_copy, character):
     path = base_copy / "tokenizer.json"
     content = json.loads(path.read_text())
-    content["model"]["vocab"]["seven"] = content["model"]["vocab"].pop("7")
+    content["model"]["vocab"]["word"] = content["model"]["vocab"].pop(character)
     path.write_text(json.dumps(content))
-    assert "cannot write the digit 7" in refused(base_model=base_copy)
+    assert f"cannot write the character {character}" in refused(base_model=base_copy)
 
 
 # --- what reaches the terminal -------------------------------------------------------------------
