@@ -1,12 +1,17 @@
-"""Files as wholes: their hash, and writing them so that a kill leaves the old one or the new one."""
+"""Files as wholes: their hash, writing them so that a kill leaves the old one or the new one, and one writer at a time."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+from pricer.errors import InputError
 
 _LARGE = 2**24  # bytes from which on a hash is remembered: a gigabyte takes half a second
 _remembered: dict[tuple, str] = {}
@@ -39,3 +44,22 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
     finally:
         aside.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def alone(out: Path, doing: str) -> Iterator[None]:
+    """Hold the output `out`, a file or a folder, by a lock beside it. Raises InputError, with what the other process is
+    `doing`, where one holds it."""
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out.absolute().with_name(f".{out.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"Another process is {doing} {out}: let it finish, or name another output."
+        ) from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

@@ -97,7 +97,7 @@ class Progress:
 
     def finish(self) -> None:
         self._file.close()
-        self.path.unlink()
+        self.path.unlink(missing_ok=True)  # where another process did the same work
 
 
 def _whole_records(lines: Sequence[str]) -> Iterator[dict]:
@@ -106,7 +106,8 @@ def _whole_records(lines: Sequence[str]) -> Iterator[dict]:
             record = json.loads(line)
         except ValueError:
             record = None
-        if not isinstance(record, dict) or "index" not in record:  # damaged from outside: scored again
+        whole = isinstance(record, dict) and type(record.get("index")) is int and "guess_usd" in record
+        if not whole:  # damaged from outside: scored again
             return
         yield record
 

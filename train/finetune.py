@@ -28,6 +28,7 @@ from transformers import LlamaForCausalLM, TrainerCallback
 from trl import SFTConfig
 
 from pricer.errors import InputError, PricerError, report
+from pricer.files import alone
 from pricer.llama.base import load_base
 from pricer.llama.lean import without_plans
 from pricer.llama.quantised import dequantise_once
@@ -200,7 +201,10 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         recipe, config = load_recipe(argv)
-        with whole_or_a_sentence(recipe.output):
+        mine = (
+            alone(Path(recipe.output), "training into") if PartialState().is_main_process else nullcontext()
+        )
+        with mine, whole_or_a_sentence(recipe.output):
             record = run(recipe, config)
     except PricerError as error:
         return report(error)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from accelerate import PartialState
 
+from pricer.files import write_whole
 from pricer.manifest import Manifest, content_key
 from pricer.price.distribution import PriceDistribution
 from pricer.price.lattice import PRICES
@@ -38,9 +39,7 @@ def lessons(recipe: Recipe, rows: pd.DataFrame, device: str, limits: Limits) -> 
         if PartialState().is_main_process:
             if recipe.neighbours:
                 found = _towards_neighbours(found, own, recipe)
-            aside = path.with_suffix(".tmp.npy")
-            np.save(aside, found)
-            aside.replace(path)
+            write_whole(path, lambda aside: np.save(aside, found))
         PartialState().wait_for_everyone()
     return _whole(path, len(own))
 

@@ -12,13 +12,16 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
+from pricer.files import write_whole
 from pricer.price.lattice import PRICES
 from train.baselines import fitted, words_and_spelling
 
@@ -36,13 +39,11 @@ def neighbour_prices(rows: pd.DataFrame, texts: pd.DataFrame, kept: Path) -> tup
     about = [rows["text"].tolist(), rows["price"].tolist(), np.round(rows["weight"], 6).tolist()]
     about += [rows["group"].tolist(), texts["text"].tolist(), texts["group"].tolist()]
     path = kept / f"neighbours-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]}.npz"
-    if not path.is_file():
-        log_price, likeness = _look_up(rows, texts)
-        aside = path.with_suffix(".tmp.npz")
-        np.savez(aside, log_price=log_price, likeness=likeness)
-        aside.replace(path)
-    with np.load(path) as found:
+    with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(path) as found:
         return found["log_price"], found["likeness"]
+    log_price, likeness = _look_up(rows, texts)  # none yet, or damaged
+    write_whole(path, lambda aside: np.savez(aside, log_price=log_price, likeness=likeness))
+    return log_price, likeness
 
 
 def _look_up(rows: pd.DataFrame, texts: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

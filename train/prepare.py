@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pricer.errors import InputError, PricerError, report
+from pricer.files import alone
 from pricer.prompt import QUESTION, build_prompt, completion
 from train.data_card import data_card
 from train.groups import Likeness, cut, find_groups
@@ -252,6 +253,11 @@ def prompt_writer(options: Options) -> Callable[[pa.Table], pa.Table]:
 
 def prepare(names: list[str], options: Options) -> dict[str, Any]:
     """Prepare the named sources; returns the data card. Files appear in the folder when all is done."""
+    with alone(Path(options.out), "preparing rows into"):
+        return _prepare(names, options)
+
+
+def _prepare(names: list[str], options: Options) -> dict[str, Any]:
     sources, tests = [[find_source(name) for name in some] for some in (names, options.against)]
     finish = prompt_writer(options)
     folder = Path(options.out)

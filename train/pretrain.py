@@ -39,7 +39,7 @@ from transformers import LlamaForCausalLM
 from trl import TrlParser
 
 from pricer.errors import InputError, PricerError, report
-from pricer.files import file_sha256
+from pricer.files import alone, file_sha256
 from pricer.llama.base import load_base
 from pricer.llama.lean import without_plans
 from pricer.llama.made_of import base_key
@@ -384,14 +384,16 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         recipe = load_pretraining(sys.argv[1:] if argv is None else argv)
-        with whole_or_a_sentence(recipe.output):
+        first = int(os.environ.get("RANK", 0)) == 0
+        mine = alone(Path(recipe.output), "training into") if first else nullcontext()
+        with mine, whole_or_a_sentence(recipe.output):
             record = run(recipe)
     except PricerError as error:
         return report(error)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-    if int(os.environ.get("RANK", 0)) == 0:
+    if first:
         print(
             json.dumps({name: record[name] for name in ("steps", "seconds", "tokens_per_second", "padding")})
         )

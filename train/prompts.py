@@ -7,13 +7,16 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
+from pricer.files import write_whole
 from pricer.prompt import build_prompt, frame
 
 _BATCH = 2_048  # texts to a process
@@ -29,7 +32,8 @@ def prompt_ids(
     kept: a file of keep_tokens; what it holds is not worked out again."""
     about = _about(tokenizer, question, max_text_tokens)
     ids: list[np.ndarray | None] = [None] * len(texts)
-    if kept and Path(kept).is_file() and (found := _read(str(kept)))["about"] == about:
+    found = _read(str(kept)) if kept else None
+    if found and found["about"] == about:
         keys = _keys(texts)
         at = np.minimum(np.searchsorted(found["keys"], keys), len(found["keys"]) - 1)
         for i in np.flatnonzero(found["keys"][at] == keys):
@@ -47,10 +51,11 @@ def prompt_ids(
 def keep_tokens(
     path: str | Path, texts: Sequence[str], tokenizer: Any, *, question: str, max_text_tokens: int
 ) -> None:
-    """Write the file that `prompt_ids` reads, unless it is there."""
+    """Write the file that `prompt_ids` reads, unless it is there, and whole."""
     path = Path(path)
-    if path.is_file():
+    if _read(str(path)):
         return
+    _read.cache_clear()
     _shared["task"] = (tokenizer, question, max_text_tokens)
     chunks = [list(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)]
     workers = max(1, min(len(chunks), os.cpu_count() or 1))
@@ -60,16 +65,13 @@ def keep_tokens(
     keys = _keys(texts)
     order = np.argsort(keys, kind="stable")
     lengths = np.array([len(rows[i]) for i in order])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".tmp.npz")
-    np.savez(
-        aside,
-        about=np.array(_about(tokenizer, question, max_text_tokens)),
-        keys=keys[order],
-        starts=np.concatenate([[0], np.cumsum(lengths)]),
-        ids=np.concatenate([rows[i] for i in order]),
-    )
-    aside.replace(path)
+    kept = {
+        "about": np.array(_about(tokenizer, question, max_text_tokens)),
+        "keys": keys[order],
+        "starts": np.concatenate([[0], np.cumsum(lengths)]),
+        "ids": np.concatenate([rows[i] for i in order]),
+    }
+    write_whole(path, lambda aside: np.savez(aside, **kept))
 
 
 def _about(tokenizer: Any, question: str, max_text_tokens: int) -> str:
@@ -78,9 +80,10 @@ def _about(tokenizer: Any, question: str, max_text_tokens: int) -> str:
 
 
 @lru_cache(maxsize=1)
-def _read(path: str) -> dict[str, Any]:
-    with np.load(path) as file:
+def _read(path: str) -> dict[str, Any] | None:
+    with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(path) as file:
         return {name: file[name] for name in ("keys", "starts", "ids")} | {"about": str(file["about"])}
+    return None  # none yet, or damaged
 
 
 def _keys(texts: Sequence[str]) -> np.ndarray:

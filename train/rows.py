@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from pricer.errors import InputError
 from pricer.price.distribution import PriceDistribution
 from train.data import load_rows
 from train.dataset import row_weights
+from train.prepared import read_card
 from train.recipe import Recipe
 
 LEAST_WORDS = 3  # of a title that says what a product is
@@ -40,9 +40,7 @@ def validation_rows(recipe: Recipe, folder: Path) -> pd.DataFrame:
 
 def _split_hashes(folder: Path) -> dict[str, str]:
     """The hash of each split's file, as train.prepare recorded them."""
-    path = folder / "data_card.json"
-    card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"splits": {}}
-    return {name: split.get("sha256") for name, split in card["splits"].items()}
+    return {name: split.get("sha256") for name, split in read_card(folder).get("splits", {}).items()}
 
 
 def training_rows(recipe: Recipe, folder: Path, target_prices_usd: np.ndarray, seed: int) -> pd.DataFrame:

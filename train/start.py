@@ -16,6 +16,8 @@ from transformers import LlamaForCausalLM
 
 from pricer.errors import InputError
 from pricer.llama.base import load_base
+from pricer.llama.gate import check_finite
+from pricer.llama.loading import explained
 from pricer.settings import ModelRef, Settings
 from train.recipe import Recipe
 
@@ -37,9 +39,11 @@ def start_from(model: peft.PeftModel, recipe: Recipe, examples: Sequence[Sequenc
 
 
 def _copy_adapter(model: peft.PeftModel, folder: Path) -> None:
-    weights = load_file(folder / "adapter_model.safetensors")
+    with explained(f"The adapter {folder} cannot be loaded", variable="start_from"):
+        weights = load_file(folder / "adapter_model.safetensors")
+        given = peft.LoraConfig.from_pretrained(folder)
+    check_finite(weights.items(), f"The adapter {folder}", "name another one in start_from")
     own = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
-    given = peft.LoraConfig.from_pretrained(folder)
     wanted = model.peft_config["default"]
     same = (given.lora_alpha, given.use_rslora) == (wanted.lora_alpha, wanted.use_rslora)
     if not same or _shapes(weights) != _shapes(own):

@@ -25,6 +25,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from pricer.errors import InputError, PricerError, report
+from pricer.files import file_sha256
 from pricer.llama.adapter import Adapter, load_adapter_card
 from pricer.llama.made_of import predictions_made_of
 from pricer.llama.prediction import default_rule
@@ -52,6 +53,8 @@ def score_file(
         done = sum(store.done.values())
         if done < source.rows:
             _score_rest(source, store, task, engine, done)
+        if file_sha256(source.path) != source.sha256:
+            raise InputError(f"{source.path} was changed while it was scored: begin anew with --restart.")
         return store.finish(pa.schema([*source.schema, *task.fields]))
     finally:
         store.close()

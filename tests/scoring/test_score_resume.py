@@ -126,6 +126,20 @@ def test_damaged_parts_and_torn_journals_are_scored_again(goods, whole, tmp_path
     assert out.read_text() == whole
 
 
+def test_an_input_that_changes_while_it_is_scored_is_said(goods, tmp_path, monkeypatch, capsys):
+    add, out = Store.add, tmp_path / "out.csv"
+
+    def change(*args):
+        add(*args)
+        goods.write_text(goods.read_text().replace("Thing", "Other"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "add", change)
+        run(goods, out, code=2)
+    assert "in.csv was changed while it was scored" in sentence(capsys) and not out.exists()
+    run(goods, out, "--restart")
+
+
 def test_a_part_damaged_inside_is_scored_again(goods, whole, tmp_path, monkeypatch, capsys, scored):
     out = tmp_path / "out.csv"
     with monkeypatch.context() as patch:

@@ -203,12 +203,21 @@ def test_items_under_a_torn_manifest_are_not_taken(score, unfinished, capsys, he
     assert 777.0 not in load_run(folder / "tiny-tuned").table["guess_usd"].tolist()
 
 
-def test_from_a_damaged_record_on_items_are_scored_again(score, unfinished):
+@pytest.mark.parametrize("damage", ["[1]", '{"index": 3}', '{"index": [3], "guess_usd": 1}', "{"])
+def test_from_a_damaged_record_on_items_are_scored_again(score, unfinished, damage):
     progress, _ = unfinished
     header, *records = progress.read_text().splitlines()
-    progress.write_text("\n".join([header, *records[:2], "[1]", *records[2:], ""]))
+    progress.write_text("\n".join([header, *records[:2], damage, *records[2:], ""]))
     guesses = load_run(score("--passes", "tuned") / "tiny-tuned").table["guess_usd"]
     assert (guesses == 777.0).sum() == 2
+
+
+def test_two_that_do_the_same_work_both_end_well(score, monkeypatch):
+    finish = evaluate.Progress.finish
+    monkeypatch.setattr(
+        evaluate.Progress, "finish", lambda self: (self.path.unlink(), finish(self))
+    )  # the other one's
+    assert len(load_run(score("--passes", "base") / "tiny-base").table) == 6
 
 
 def test_the_prior_is_the_benchmarks_unless_another_is_named(score, monkeypatch):

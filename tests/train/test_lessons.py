@@ -59,6 +59,8 @@ def test_neighbours_are_not_of_the_own_group(tmp_path):
     before = kept.stat().st_mtime_ns
     again, _ = neighbour_prices(rows, rows[["text", "group"]], tmp_path)
     assert kept.stat().st_mtime_ns == before and (again == log_price).all()
+    kept.write_bytes(kept.read_bytes()[:99])
+    assert (neighbour_prices(rows, rows[["text", "group"]], tmp_path)[0] == log_price).all()
 
 
 def test_titles_alone_are_copies_that_learn_the_whole_texts_lesson():
@@ -136,3 +138,9 @@ def test_kept_tokens_are_the_same_and_of_this_prompt_only(digit_tokenizer, tmp_p
         TEXTS, digit_tokenizer, question="What?", max_text_tokens=20, kept=tmp_path / "tokens.npz"
     )
     assert asked == TEXTS[3:] + TEXTS and other[0].tolist() != fresh[0].tolist()
+    torn = tmp_path / "torn.npz"
+    torn.write_bytes((tmp_path / "tokens.npz").read_bytes()[:99])
+    again = prompt_ids(TEXTS, digit_tokenizer, **prompt, kept=torn)
+    keep_tokens(torn, TEXTS[:3], digit_tokenizer, **prompt)
+    assert [row.tolist() for row in again] == [row.tolist() for row in fresh]
+    assert np.load(torn)["keys"].shape == (3,)

@@ -1,6 +1,7 @@
 """Whole models, adapters that start from them, teachers, further rows: on a tiny random Llama."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import peft
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from pricer.errors import InputError
+from pricer.errors import InputError, SetupError
 from pricer.files import file_sha256
 from pricer.llama.base import load_base
 from pricer.llama.pair import load_pair
@@ -206,7 +207,7 @@ def test_a_lower_rank_is_the_best_approximation(base, linear):
         torch.testing.assert_close(a @ a.T, b.T @ b, rtol=1e-3, atol=1e-5)  # evenly shared out
 
 
-def test_an_adapter_goes_on_from_an_adapter(base, tiny_model_folder):
+def test_an_adapter_goes_on_from_an_adapter(base, tiny_model_folder, tmp_path):
     shape = {"rank": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]}
     model, chosen = fresh(base, **shape, start_from=str(tiny_model_folder / "adapter"))
     start_from(model, chosen)
@@ -216,6 +217,15 @@ def test_an_adapter_goes_on_from_an_adapter(base, tiny_model_folder):
         model, other = fresh(base, **(shape | wrong), start_from=chosen.start_from)
         with pytest.raises(InputError, match="does not fit the recipe: .*rank \\(4 there\\)"):
             start_from(model, other)
+    broken = shutil.copytree(tiny_model_folder / "adapter", tmp_path / "broken")
+    weights = load_file(broken / "adapter_model.safetensors")
+    save_file({name: w * float("nan") for name, w in weights.items()}, broken / "adapter_model.safetensors")
+    model, other = fresh(base, **shape, start_from=str(broken))
+    with pytest.raises(SetupError, match="NaN or infinity in 12 tensors .*start_from"):
+        start_from(model, other)
+    (broken / "adapter_model.safetensors").write_bytes(b"torn")
+    with pytest.raises(SetupError, match="cannot be loaded .*start_from"):
+        start_from(model, other)
 
 
 def test_a_start_that_does_not_fit(base, full, llama3_pair, tmp_path):

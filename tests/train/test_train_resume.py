@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from pricer.errors import SetupError
+from pricer.files import alone
 from pricer.manifest import Manifest
 from tests.conftest import tiny_llama
 from tests.train.commands import SMOKE, arguments, rows_of, start, training_steps
@@ -147,6 +148,18 @@ def said(capsys):
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip() and "%|" not in line]
     assert len(lines) == 1, lines
     return lines[0]
+
+
+def test_two_do_not_work_into_one_folder(finished, other_rows, capsys):
+    out, fields = finished
+    before = content(out)
+    with alone(out, "working on"):
+        assert finetune.main(arguments(SMOKE, **fields | {"data": other_rows}, restart=True)) == 2
+        assert f"Another process is training into {out}" in said(capsys)
+        with pytest.raises(SystemExit, match="2"):
+            prepare.main([str(other_rows), "--out", str(out)])
+        assert f"Another process is preparing rows into {out}" in said(capsys)
+    assert content(out) == before and not [path for path in out.parent.iterdir() if path.suffix == ".lock"]
 
 
 @pytest.fixture(scope="module")
