@@ -1,8 +1,8 @@
 """One predictor for many visitors: what was asked before is kept, and those who wait together are scored together.
 
 Whoever asks for both passes over one text stands in one line, in the order of coming. When the model is free it takes
-the first few texts of the line at once, each text once however many ask for it. Whoever has left is passed over: before
-its turn, and between the passes. Whole batches (`predict_batches`) and phrases left out (`leave_out`) do not stand in
+the first few texts of the line at once, each text once however many ask for it. Whoever has left before its turn is
+passed over, and what nobody waits for any more ends behind the pass that it is at. Whole batches (`predict_batches`) and phrases left out (`leave_out`) do not stand in
 the line; they take turns with it at the model (`pricer.llama.pair`).
 """
 
@@ -29,7 +29,7 @@ from pricer.settings import PASSES
 
 KEPT_BYTES = 32_000_000  # of answers: 2,000 texts with both passes
 ENTRY_BYTES = 500  # of an entry besides its numbers
-TOGETHER = {"cpu": 2, "cuda": 64}  # texts of the line in one pass, at most
+TOGETHER = {"cpu": 4, "cuda": 64}  # texts of the line in one pass, at most
 WINDOW_S = {"cpu": 0.0, "cuda": 0.02}  # how long the first one waits for others
 TELL_SECONDS = 1.0  # between two looks at one's place in the line
 GUESS_SECONDS = 1.0  # that a text takes, before the first one has been timed
@@ -226,10 +226,7 @@ class SharedPredictor:
             time.sleep(self.window_s)
         while texts := self._next():
             start = time.perf_counter()
-            for which in reversed(PASSES):
-                texts = [one for tickets in texts if (one := [t for t in tickets if t.stays])]
-                self._serve(texts, which)
-            if texts:
+            if self._serve(texts):
                 each = (time.perf_counter() - start) / len(texts)
                 before = each if self._seconds is None else self._seconds
                 self._seconds = before + SMOOTH * (each - before)
@@ -247,20 +244,25 @@ class SharedPredictor:
             self._since = time.perf_counter()
             return list(texts.values())
 
-    def _serve(self, texts: Sequence[Sequence[_Ticket]], which: str) -> None:
+    def _serve(self, texts: Sequence[Sequence[_Ticket]]) -> bool:
+        """Both passes over these texts; whether they came to their end."""
+        prompts = [tickets[0].prompt for tickets in texts]
         try:
-            found = self.predict([tickets[0].prompt for tickets in texts], which)
+            for which, found in self.one.both(prompts):
+                for tickets, answer in zip(texts, found, strict=True):
+                    self._keep(tickets[0].prompt, which, answer)
+                    for ticket in tickets:
+                        ticket.answers.put({which: answer})
+                if not any(ticket.stays for tickets in texts for ticket in tickets):
+                    return which == PASSES[0]
         except Exception as error:  # of one of them: the others have their answer all the same
             if len(texts) > 1:
-                for tickets in texts:
-                    self._serve([tickets], which)
-                return
-            found = [error]
-        for tickets, answer in zip(texts, found, strict=True):
-            for ticket in tickets:
-                failed = isinstance(answer, Exception)
-                ticket.left = ticket.left or failed
-                ticket.answers.put(answer if failed else {which: answer})
+                return all([self._serve([tickets]) for tickets in texts])
+            for ticket in texts[0]:
+                ticket.left = True
+                ticket.answers.put(error)
+            return False
+        return True
 
     # Many texts ----------------------------------------------------------------------------------------------
 

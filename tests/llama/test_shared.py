@@ -24,6 +24,11 @@ class Held(Predictor):
         self.given, self.at_it, self.leave = [], threading.Semaphore(0), threading.Semaphore(0)
         self.held = held
 
+    def both(self, prompts):
+        """One after the other."""
+        for which in ("tuned", "base"):
+            yield which, self.predict(prompts, which)
+
     def predict_batches(self, prompts, which):
         self.given.append((which, [prompt.text.splitlines()[2] for prompt in prompts]))
         self.at_it.release()
@@ -172,27 +177,28 @@ def test_a_text_that_several_wait_for_is_computed_once(held, shared, threads):
 
 def test_who_has_left_does_not_use_the_model(held, shared, threads):
     busy(shared, held, threads)
-    there = dict.fromkeys(("before its turn", "between the passes", "stays"), True)
-    futures = {name: threads.submit(shared.compare, name, lambda name=name: there[name]) for name in there}
-    while len(shared._line) < len(there):
-        assert not any(future.done() for future in futures.values())
+    there = dict.fromkeys(("before its turn", "stays", "stays too", "between the passes"), True)
+    futures = {}
+    for name in there:
+        [futures[name]] = in_line(shared, threads, [name], wanted=lambda name=name: there[name])
     there["before its turn"] = False
     held.leave.release()
-    held.go(1)
-    assert held.at_it.acquire(timeout=60)  # at the tuned pass of the two that stay
-    there["between the passes"] = False
+    held.go(3)
+    assert futures["stays"].result(60) and futures["stays too"].result(60)
+    assert held.at_it.acquire(timeout=60)  # at the tuned pass of the last one
+    there["between the passes"] = held.held = False
     held.leave.release()
-    held.go(1)
-    assert futures["stays"].result(60)
-    computed = {
-        which: [text for w, texts in held.given for text in texts if w == which]
-        for which in ("tuned", "base")
-    }
-    assert set(computed["tuned"]) == {"the first", "between the passes", "stays"}
-    assert set(computed["base"]) == {"the first", "stays"}
     for name in ("before its turn", "between the passes"):
         with pytest.raises(InputError):
             futures[name].result(60)
+    assert shared.compare("somebody else")  # so whatever came before is over
+    both = [["the first"], ["stays", "stays too"]]
+    assert [texts for which, texts in held.given if which == "tuned"] == [
+        *both,
+        ["between the passes"],
+        ["somebody else"],
+    ]
+    assert [texts for which, texts in held.given if which == "base"] == [*both, ["somebody else"]]
 
 
 def test_who_stops_looking_has_left(held, shared, threads):

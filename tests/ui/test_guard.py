@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 
 from pricer.errors import InputError
 from pricer.llama.predictor import Predictor
-from pricer.settings import Limits
+from pricer.settings import PASSES, Limits
 from pricer.ui import build_demo, page_options, text, theme
 from pricer.ui.compare import text as words
 from pricer.ui.guard import AWAY_SECONDS, SECONDS, VISITORS, Guard, RequestLimit, places_taken, visitor
@@ -342,6 +342,11 @@ class Held(Predictor):
         super().__init__(pair, limits)
         self.asked, self.go, self.given = threading.Event(), threading.Event(), []
         self.go.set()
+
+    def both(self, prompts):
+        """One after the other."""
+        for which in reversed(PASSES):
+            yield which, self.predict(prompts, which)
 
     def predict_batches(self, prompts, which):
         self.given += [(which, prompt.text) for prompt in prompts]
