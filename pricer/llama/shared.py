@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -32,12 +32,13 @@ ENTRY_BYTES = 500  # of an entry besides its numbers
 TOGETHER = {"cpu": 4, "cuda": 64}  # texts of the line in one pass, at most
 WINDOW_S = {"cpu": 0.0, "cuda": 0.02}  # how long the first one waits for others
 TELL_SECONDS = 1.0  # between two looks at one's place in the line
-GUESS_SECONDS = 1.0  # that a text takes, before the first one has been timed
+# What a text costs grows with its length, and with the lattice's nodes as with so many more characters.
+NODES_CHARS = 400
+USUAL_CHARS = 1000  # a text of two hundred tokens, with those
+GUESS_SECONDS = 1.0  # that it takes, before the first text has been timed
 NOBODY_WAITS = "Nobody waits for this answer any more."
-SMOOTH = 0.3  # weight of the latest text's seconds
-WAIT_SECONDS = (
-    20.0  # that somebody waits in the line, at most: whoever would wait longer is asked to come back
-)
+SMOOTH = 0.3  # weight of what the latest texts took
+WAIT_SECONDS = 20.0  # in the line, at most, about: whoever would wait longer is asked to come back
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,11 @@ def _key(text: str, kind: str) -> tuple[bytes, str]:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest(), kind
 
 
+def _cost(texts: Iterable[str]) -> int:
+    """Of prompts, in characters."""
+    return sum(len(text) + NODES_CHARS for text in texts)
+
+
 @dataclass(eq=False)
 class _Ticket:
     """Somebody in the line. `answers` gets {pass: prediction}, or the exception that came instead."""
@@ -125,7 +131,7 @@ class SharedPredictor:
         self._at_work: list[_Ticket] = []
         self._turn = threading.Lock()  # of the line and those at work
         self._working = False
-        self._seconds: float | None = None  # that a text takes in both passes
+        self._pace: float | None = None  # seconds that a character takes in both passes
         self._since = 0.0  # when those at work began
 
     def __getattr__(self, name: str) -> Any:
@@ -188,12 +194,12 @@ class SharedPredictor:
     @property
     def seconds_to_a_place(self) -> float:
         """In how many seconds about the next one leaves the line, as far as it is known."""
-        return self._seconds or GUESS_SECONDS
+        return self._pace * USUAL_CHARS if self._pace else GUESS_SECONDS
 
     @property
     def room(self) -> float:
         """How many texts may wait so that the last one's turn comes within `WAIT_SECONDS`, as far as it is known."""
-        return max(1.0, WAIT_SECONDS / self._seconds) if self._seconds else math.inf
+        return max(1.0, WAIT_SECONDS / self.seconds_to_a_place) if self._pace else math.inf
 
     def knows(self, text: str) -> bool:
         """Whether both answers about a text are kept. Raises InputError for text that cannot be used."""
@@ -210,15 +216,17 @@ class SharedPredictor:
                 threading.Thread(target=self._work, daemon=True, name="line").start()
 
     def _place(self, ticket: _Ticket) -> Place:
-        each = self._seconds or GUESS_SECONDS
+        pace, own = self._pace or GUESS_SECONDS / USUAL_CHARS, ticket.prompt.text
         with self._turn:
             if ticket not in self._line:
-                return Place(0, math.ceil(each))
+                return Place(0, math.ceil(pace * _cost([own])))
             texts = list(dict.fromkeys(one.prompt.text for one in self._line if not one.left))
-            before = texts.index(ticket.prompt.text)
-            begun = len({one.prompt.text for one in self._at_work})
-            left = max(0.0, begun * each - (time.perf_counter() - self._since))
-            return Place(before + begun, math.ceil(left + (before + 0.5) * each))
+            before = texts[: texts.index(own)]
+            begun = {one.prompt.text for one in self._at_work}
+            left = max(0.0, pace * _cost(begun) - (time.perf_counter() - self._since))
+            return Place(
+                len(before) + len(begun), math.ceil(left + pace * (_cost(before) + _cost([own]) / 2))
+            )
 
     def _work(self) -> None:
         """While anybody waits."""
@@ -227,9 +235,9 @@ class SharedPredictor:
         while texts := self._next():
             start = time.perf_counter()
             if self._serve(texts):
-                each = (time.perf_counter() - start) / len(texts)
-                before = each if self._seconds is None else self._seconds
-                self._seconds = before + SMOOTH * (each - before)
+                pace = (time.perf_counter() - start) / _cost(tickets[0].prompt.text for tickets in texts)
+                before = pace if self._pace is None else self._pace
+                self._pace = before + SMOOTH * (pace - before)
 
     def _next(self) -> list[list[_Ticket]]:
         """The first few texts of the line, each with all who wait for it; none when the work is over."""

@@ -22,6 +22,7 @@ from pricer.ui.chart import plotly_route
 from pricer.ui.compare.tab import build_compare
 from pricer.ui.evaluate.tab import build_evaluate, load_arenas
 from pricer.ui.guard import MOST_IN_LINE, THREADS, Guard, RequestLimit
+from pricer.ui.sessions import use_light_sessions
 from pricer.ui.zero_gpu import share_gpu
 
 __all__ = ["build_demo", "launch", "load_arenas", "page_options"]
@@ -89,6 +90,7 @@ def page_options(limits: Limits | None = None) -> dict[str, Any]:
     """What `launch` needs to serve the page: looks, the page's script, the chart library's address, and limits."""
     look, limits = theme.launch_options(), limits or Limits()
     mcp.use_json_answers()
+    use_light_sessions()
     upload_bytes = max(MAX_UPLOAD_BYTES, limits.upload_bytes)
     return look | {
         "css": look["css"] + PAGE_CSS,

@@ -10,7 +10,7 @@ import pytest
 from pricer.errors import InputError
 from pricer.llama.pair import Turns
 from pricer.llama.predictor import Predictor
-from pricer.llama.shared import ENTRY_BYTES, WAIT_SECONDS, Kept, Place, SharedPredictor
+from pricer.llama.shared import ENTRY_BYTES, USUAL_CHARS, WAIT_SECONDS, Kept, Place, SharedPredictor
 from pricer.price.prior import load_prior
 
 TEXTS = [f"Lamp {'made of wood ' * (n % 4)}in {n} sizes" for n in range(12)]
@@ -157,9 +157,9 @@ def test_there_is_room_for_as_many_as_soon_have_their_turn(held, shared):
     assert shared.room == math.inf and not shared.knows("a lamp")  # nothing was timed yet
     shared.compare("a lamp")
     assert shared.knows("a lamp") and shared.room > 1
-    shared._seconds = WAIT_SECONDS / 4
-    assert shared.room == 4
-    shared._seconds = 100.0
+    shared._pace = WAIT_SECONDS / 4 / USUAL_CHARS
+    assert shared.room == pytest.approx(4)
+    shared._pace = 100.0
     assert shared.room == 1
     with pytest.raises(InputError):
         shared.knows(" ")

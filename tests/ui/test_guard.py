@@ -159,7 +159,9 @@ def test_one_request_too_many_gets_a_sentence_and_others_their_answer(app):
 def test_the_states_of_old_visitors_are_let_go(app):
     for _ in range(8):
         assert call(app.url, [TEXT, "median"])[0] == "complete"
-    assert len(app.demo.state_holder.session_data) <= 5
+    sessions = app.demo.state_holder.session_data
+    assert 0 < len(sessions) <= 5
+    assert not any(session.config_values for session in sessions.values())  # of every component, for no use
 
 
 def test_nobody_passes_the_queue_by(app):
