@@ -27,6 +27,7 @@ from pricer.llama.loading import give_memory_back
 from pricer.llama.pair import LlamaPair
 from pricer.llama.prediction import Comparison, Prediction, default_rule
 from pricer.llama.tree import Batch
+from pricer.price.alike import Alike
 from pricer.price.distribution import PriceDistribution
 from pricer.price.lattice import PROBES, Growth, PriceLattice
 from pricer.price.prior import SHIPPED, PricePrior, load_prior
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}  # where the limits name no number
 TOLERANCE, MAX_EDGES = 5e-4, 56  # how much of the lattice may be left out, see `pricer.price.lattice.Growth`
-VARIANTS = 4  # of one text, computed together: few, so that a person sees the first ones soon
+VARIANTS = 2  # of one text, computed together: few, so that a person sees the first ones soon
 _SPARE = 2**27  # bytes that passes on a CPU may leave behind
 _TOKENISED = 4096  # prompts whose tokens are in memory at once
 _LOGITS = 2**24  # vocabulary-wide numbers in memory at once: 64 MiB in fp32
@@ -209,18 +210,18 @@ class Predictor:
     def leave_out(
         self, whole: str, variants: Sequence[str], which: str
     ) -> Iterator[tuple[list[int], list[Prediction]]]:
-        """One pass over prompts that begin as `whole` does, as they are done: (indices into `variants`, predictions).
-        The beginning that they share with it is computed once."""
+        """One pass over prompts that are nearly `whole`, as they are done: (indices into `variants`, predictions). The
+        beginning that they share with it is computed once, and their prices are near the exact ones: see `Alike`."""
         ids = self.pair.tokenizer([whole, *variants], return_attention_mask=False)["input_ids"]
         first, ids = ids[0], ids[1:]
         shared = [_shared(first, one) for one in ids]
         order = sorted(range(len(ids)), key=lambda i: shared[i])
-        begun = self._begin(first, which)
+        begun, growth = self._begin(first, which)
         flights = []
         for at in range(0, len(order), VARIANTS):
             rows = order[at : at + VARIANTS]
             past = [min(shared[i], len(ids[i]) - 1) for i in rows]
-            flights.append(_Flight(which, rows, [ids[i] for i in rows], begun, past))
+            flights.append(_Flight(which, rows, [ids[i] for i in rows], begun, past, growth))
         for _, rows, predictions in self._fly(iter(flights)):
             yield rows, predictions
 
@@ -243,13 +244,14 @@ class Predictor:
             tokens = torch.tensor(ids, device=logits.device)[inside, None]
             return float(logits.float().log_softmax(-1).gather(1, tokens).mean())
 
-    def _begin(self, ids: list[int], which: str) -> Texts | Batch:
-        """A batch of one whose prompt has been computed."""
+    def _begin(self, ids: list[int], which: str) -> tuple[Texts | Batch, Growth]:
+        """A batch of one that has been computed, and its lattice."""
 
-        def begin(llama: LlamaForCausalLM) -> Texts | Batch:
-            batch = self._start(llama, [ids], which)
-            batch.prompts(np.empty((1, 0), int))
-            return batch
+        def begin(llama: LlamaForCausalLM) -> tuple[Texts | Batch, Growth]:
+            batch, growth = self._start(llama, [ids], which), self._growth(which, 1)
+            for _ in self._grow(llama, [ids], batch, growth):
+                pass
+            return batch, growth
 
         if self._is_lean([ids]):
             return cores().submit(lambda: begin(self.pair.llama)).result()
@@ -290,14 +292,30 @@ class Predictor:
         which: str,
         begun: Texts | Batch | None = None,
         past: Sequence[int] = (),
+        whole: Growth | None = None,
     ) -> Generator[None, None, np.ndarray]:
         """(batch, 999) probabilities for token id lists of like length. Yields when the device has been told what to
-        compute next: to go on is to wait for it. begun, past: as for `_start`."""
-        lattice = self.lattice
+        compute next: to go on is to wait for it. begun, past: as for `_start`; whole: as for `Alike`."""
+        batch = self._start(llama, ids, which, begun, past)
+        growth = Alike(whole, len(ids)) if whole else self._growth(which, len(ids))
+        yield from self._grow(llama, ids, batch, growth)
+        probabilities = growth.probabilities()
+        if not np.isfinite(probabilities).all():
+            raise SetupError(
+                f"The {which} model answered with NaN instead of probabilities, so there is no price: set "
+                "PRICER_PRECISION to bf16 or fp32, or name other models in PRICER_BASE_MODEL and PRICER_ADAPTER."
+            )
+        return probabilities
+
+    def _growth(self, which: str, batch: int) -> Growth:
         # A base all but never stops as surely as a tuned model, so a look ahead would only be a round more.
         probes = PROBES if which == "tuned" else None
-        growth = Growth(lattice, len(ids), tolerance=self.tolerance, max_edges=self.max_edges, probes=probes)
-        batch = self._start(llama, ids, which, begun, past)
+        return Growth(self.lattice, batch, tolerance=self.tolerance, max_edges=self.max_edges, probes=probes)
+
+    def _grow(
+        self, llama: LlamaForCausalLM, ids: list[list[int]], batch: Texts | Batch, growth: Growth
+    ) -> Generator[None, None, None]:
+        """The prompts' pass and the nodes' until `growth` asks for no more."""
         nodes = growth.frontier()  # the prompt's end and, behind it, the lattice's first nodes
         lengths = [len(own) for own in ids]
         self._count(len(ids), sum(lengths), len(ids) * max(lengths), nodes[:, 1:])
@@ -311,13 +329,6 @@ class Predictor:
             found = self._watched_probabilities(llama, hidden, nodes)
             yield
             growth.update(nodes, found())
-        probabilities = growth.probabilities()
-        if not np.isfinite(probabilities).all():
-            raise SetupError(
-                f"The {which} model answered with NaN instead of probabilities, so there is no price: set "
-                "PRICER_PRECISION to bf16 or fp32, or name other models in PRICER_BASE_MODEL and PRICER_ADAPTER."
-            )
-        return probabilities
 
     def _start(
         self,
@@ -399,13 +410,14 @@ def load_predictor(settings: Settings) -> Predictor:
 
 @dataclass
 class _Flight:
-    """A batch on its way. begun, past: as for `Predictor._start`."""
+    """A batch on its way. begun, past, whole: as for `Predictor._score`."""
 
     which: str
     indices: list[int]
     ids: list[list[int]]
     begun: Texts | Batch | None = None
     past: Sequence[int] = ()
+    whole: Growth | None = None
     steps: Generator[None, None, np.ndarray] | None = None
     future: Future[None] | None = None
     started: float = field(default_factory=time.perf_counter)
@@ -418,7 +430,7 @@ class _Flight:
 
     @property
     def batch(self) -> tuple:
-        return self.ids, self.which, self.begun, self.past
+        return self.ids, self.which, self.begun, self.past, self.whole
 
     def to_the_end(self, steps: Generator[None, None, np.ndarray]) -> None:
         self.started = time.perf_counter()

@@ -159,7 +159,7 @@ def add_api(predictor: SharedPredictor | None, problem: str, settings: Settings,
             prior: What prices the fine-tuned model expects before it reads: shop (most things are cheap) or benchmark (all prices alike).
 
         Returns:
-            An object: "price_usd" of the whole text, and "phrases", at most 16 in the text's order, each with "adds_usd", what it adds to the price in dollars (negative: takes away), and "share", that as a share of the price.
+            An object: "price_usd" of the whole text, and "phrases", at most 16 in the text's order, each with "adds_usd", what it adds to the price in dollars (negative: takes away), to within some 2 % of the price, and "share", that as a share of the price.
         """
         _check_one_of("model", model, ("tuned", "base"))
         _check_one_of("rule", rule, (None, *RULES))

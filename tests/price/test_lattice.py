@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pricer.errors import SetupError
 from pricer.llama.predictor import Predictor
+from pricer.price.alike import Alike
 from pricer.price.lattice import PRICES, PROBES, Growth, PriceLattice
 
 TEXT = "Cordless drill with two batteries"
@@ -481,3 +482,42 @@ def test_a_model_that_always_goes_on_spells_no_price_and_one_that_never_does_spe
     np.testing.assert_allclose(model.run()[0][0, :9], 1 / 9)
     model.p[:, lattice.comma_node[lattice.price_node[:9]], lattice.digits] = 0.1  # `1,2...`: not $1
     assert model.run()[0].max() < 1e-12
+
+
+# --- texts that are nearly another one ----------------------------------------------------------------
+
+
+def run_alike(model, whole_model):
+    """What `Alike` gives for `model`'s rows, grown along `whole_model`'s one, and how many nodes it asked for."""
+    whole = Growth(model.lattice, 1, tolerance=0, max_edges=None)
+    while (nodes := whole.frontier()).shape[1]:
+        whole.update(nodes, whole_model.p[:, np.maximum(nodes[0], 0)])
+    alike = Alike(whole, len(model.p))
+    nodes = alike.frontier()
+    alike.update(nodes, model.p[np.arange(len(model.p))[:, None], nodes])
+    assert alike.frontier().shape[1] == 0
+    return alike.probabilities(), nodes.shape[1]
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 3), st.integers(0, 2**32 - 1))
+def test_what_differs_in_how_a_number_begins_is_found_in_one_round(lattices, kind, seed):
+    whole, model = MadeUpModel(lattices[kind], 1, seed), MadeUpModel(lattices[kind], 2, seed + 1)
+    first = model.p[:, 0]
+    model.p = np.repeat(whole.p, 2, axis=0)
+    model.p[:, 0] = first
+    got, nodes = run_alike(model, whole)
+    np.testing.assert_allclose(got, model.exact(), atol=1e-9)
+    assert nodes < 120
+
+
+def test_all_numbers_may_go_on_more_or_less_often(lattices):
+    lattice = lattices[0]
+    whole = MadeUpModel(lattice, 1, seed=0)
+    model = MadeUpModel(lattice, 1, seed=0)
+    inner = np.flatnonzero((lattice.depth == 2) & ~lattice.is_stop)
+    goes_on = whole.p[:, inner][..., lattice.digits].sum(axis=-1)
+    halved = goes_on / 2 / (1 - goes_on / 2)  # of the odds
+    model.p[:, inner, lattice.digits] *= (halved / goes_on)[..., None]
+    assert np.abs(model.exact() - whole.exact()).max() > 1e-3
+    np.testing.assert_allclose(run_alike(model, whole)[0], model.exact(), atol=1e-9)

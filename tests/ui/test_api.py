@@ -13,6 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from pricer.errors import InputError
+from pricer.llama.explain import leave_each_out
 from pricer.scoring.engine import Task, score_texts
 from pricer.settings import PASSES, Limits, Settings
 from pricer.ui import build_demo, page_options, theme
@@ -176,15 +177,18 @@ def test_an_explanation_is_the_price_against_that_without_each_phrase(client, ti
     answer = client.predict(" ".join(PHRASES), model, "mean", "benchmark", api_name="/explain")
     assert [one["phrase"] for one in answer["phrases"]] == PHRASES
     prior = tiny_predictor.prior_named("benchmark")
+    prompt = tiny_predictor.prepare(" ".join(PHRASES))
 
-    def price(words):
-        return tiny_predictor.compare(" ".join(words)).under(prior).to_dict("mean")[model]["price_usd"]
+    def price(prediction):
+        return float(prediction.under(prior).distribution.point("mean"))
 
-    assert answer["price_usd"] == pytest.approx(price(PHRASES), abs=0.02)
-    for at, one in enumerate(answer["phrases"]):
-        adds = price(PHRASES) - price(PHRASES[:at] + PHRASES[at + 1 :])
-        assert one["adds_usd"] == pytest.approx(adds, abs=0.05)
-        assert one["share"] == pytest.approx(one["adds_usd"] / answer["price_usd"], abs=0.001)
+    [whole] = tiny_predictor.predict([prompt], model)
+    assert answer["price_usd"] == pytest.approx(price(whole), abs=0.02)
+    for indices, without in leave_each_out(tiny_predictor, prompt, model):
+        for i, one in zip(indices, without, strict=True):
+            said = answer["phrases"][i]
+            assert said["adds_usd"] == pytest.approx(price(whole) - price(one), abs=0.05)
+            assert said["share"] == pytest.approx(said["adds_usd"] / answer["price_usd"], abs=0.001)
 
 
 def test_an_explanation_that_cannot_be_given_is_one_sentence(client):

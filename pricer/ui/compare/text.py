@@ -126,7 +126,7 @@ WHY_DONE = "What each phrase adds: the price with it, less the price without it.
 WHY_EFFECT = {
     "more": "Adds {usd} ({share:.0%} of the price)",
     "less": "Takes off {usd} ({share:.0%} of the price)",
-    "none": "Changes the price by less than 1 %",
+    "none": "Changes the price by less than 2 %",
 }
 WHY_ONE_PHRASE = "The text is one phrase, so there is nothing to leave out: write more about the product."
 

@@ -19,7 +19,7 @@ from pricer.ui.guard import RequestLimit
 from pricer.ui.parts import alert
 
 STRONG = 0.5  # of the price: an effect of this share has the full colour
-SLIGHT = 0.01  # less is no effect
+SLIGHT = 0.02  # less is within what an effect may be off by (bench/README.md)
 
 
 @dataclass(frozen=True)
