@@ -32,7 +32,13 @@ document.addEventListener("click", (event) => {
   if (document.activeElement !== words) words.focus({ preventScroll: true });
   explain(words);
 });
-document.addEventListener("keydown", (event) => event.key === "Escape" && explain(null));
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") explain(null);
+  else if (["Enter", " "].includes(event.key) && event.target.matches("[data-tip][role=button]")) {
+    explain(explained === event.target ? null : event.target); // as a button does
+    event.preventDefault();
+  }
+});
 addEventListener("scroll", () => explained && explain(explained.isConnected ? explained : null), { passive: true, capture: true });
 
 // Light or dark: as the system has it, until the visitor presses the switch.

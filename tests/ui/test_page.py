@@ -391,6 +391,8 @@ def test_a_term_opens_by_mouse_by_focus_and_by_tap(visit):
     expect(tip).to_have_text(words.WIDE_HELP)
     page.keyboard.press("Escape")
     expect(tip).to_be_hidden()
+    page.keyboard.press("Enter")
+    expect(tip).to_have_text(words.WIDE_HELP)
     page.locator("#head-base abbr").dispatch_event("click")
     expect(tip).to_have_text(re.compile("not checked against real prices"))
     box = "document.querySelector('#tip').getBoundingClientRect()"
