@@ -1,17 +1,18 @@
 """How far the price lattice's shortcuts are from the exact answer, and what they spare.
 
     python -m bench.exactness [--items 24] [--edges 56] [--profile embedded]
-    python -m bench.exactness --texts validation.parquet [--rows 100] --reference 1e-5
+    python -m bench.exactness --texts validation.parquet [--rows 100] --reference 1e-5 [--precision bf16]
 
 Each made-up product, or the first rows of a parquet file with a column text, is scored with every lattice node (or, much
 quicker, with this tolerance, --reference), then with the defaults and at most so many
-numbers followed to their end (`max_edges` of `pricer.price.lattice.Growth`). Prints a Markdown table: over all products the
+numbers followed to their end (`max_edges` of `pricer.price.lattice.Growth`), there in this --precision too. Prints a Markdown table: over all products the
 largest difference in any one price's probability, the largest total variation, the lattice nodes per product.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ import pandas as pd
 from bench.machine import about, sentence
 from bench.products import products
 from pricer.llama.predictor import MAX_EDGES, Predictor, load_predictor
-from pricer.settings import PASSES, PROFILES, Settings
+from pricer.settings import PASSES, PRECISIONS, PROFILES, Settings
 
 # Short ones, beside the made-up products: with less to go by, the base spreads further.
 SHORT = (
@@ -44,9 +45,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=100, help="of that file")
     parser.add_argument("--reference", type=float, default=0.0, metavar="TOLERANCE")
     parser.add_argument("--profile", choices=PROFILES)
+    parser.add_argument("--precision", choices=PRECISIONS)
     options = parser.parse_args(argv)
-    pair = load_predictor(Settings.from_env(profile=options.profile)).pair
-    exact = Predictor(pair, tolerance=options.reference, max_edges=None)
+    settings = Settings.from_env(profile=options.profile)
+    exact_pair = pair = load_predictor(settings).pair
+    if options.precision:
+        pair = load_predictor(replace(settings, precision=options.precision)).pair
+    exact = Predictor(exact_pair, tolerance=options.reference, max_edges=None)
     if options.texts:
         texts = list(pd.read_parquet(options.texts, columns=["text"])["text"][: options.rows])
     else:

@@ -30,16 +30,22 @@ def choose_device(settings: Settings) -> str:
 
 
 def choose_precision(settings: Settings, device: str) -> str:
-    """fp32 on a CPU (bf16 is 80 times slower on one without AMX); on CUDA as asked, else by profile:
-    the small embedded base in fp32, others in NF4, on ZeroGPU (no bitsandbytes there) in bf16."""
+    """On a CPU fp32, or bf16 where that is asked for and the CPU multiplies it (without AMX it is many times slower); on
+    CUDA as asked, else by profile: the small embedded base in fp32, others in NF4, on ZeroGPU (no bitsandbytes there)
+    in bf16."""
     if settings.zero_gpu and settings.precision == "nf4":
         raise SetupError("PRICER_PRECISION=nf4 does not work on ZeroGPU: set it to bf16, or leave it unset.")
     if device == "cpu":
-        if settings.precision not in (None, "fp32"):
+        if (
+            settings.precision not in (None, "fp32", "bf16")
+            or settings.precision == "bf16"
+            and not _has_amx()
+        ):
+            needs = "a CUDA card" + " or a CPU with AMX" * (settings.precision == "bf16")
             raise SetupError(
-                f"PRICER_PRECISION={settings.precision} needs a CUDA card: set it to fp32, or leave it unset."
+                f"PRICER_PRECISION={settings.precision} needs {needs}: set it to fp32, or leave it unset."
             )
-        return "fp32"
+        return settings.precision or "fp32"
     if settings.precision:
         return settings.precision
     if settings.base.name == EMBEDDED_BASE:
@@ -93,6 +99,11 @@ def loading_options(device: str, precision: str) -> dict[str, Any]:
     if device.startswith("cuda"):
         options["device_map"] = {"": device}
     return options
+
+
+def _has_amx() -> bool:
+    """Whether this CPU multiplies bf16 matrices in hardware, as far as torch says so."""
+    return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 
 def _computes_in_bf16() -> bool:

@@ -73,7 +73,7 @@ def read_pair(settings: Settings) -> LlamaPair:
     """The pair that the settings name, by the shorter way where there is one. Raises SetupError as `load_pair` does."""
     base = None
     if settings.base.name == EMBEDDED_BASE and not settings.zero_gpu and choose_device(settings) == "cpu":
-        choose_precision(settings, "cpu")
+        precision = choose_precision(settings, "cpu")
         base = prepare_embedded_base(settings.cache)
     if base is None:
         return load_pair(settings)
@@ -81,7 +81,7 @@ def read_pair(settings: Settings) -> LlamaPair:
     check_same_base(settings.base, adapter)
     try:
         with ThreadPoolExecutor(1) as beside:
-            reading = beside.submit(_read, base, adapter.folder)
+            reading = beside.submit(_read, base, adapter.folder, precision)
             from transformers import PreTrainedTokenizerFast
 
             tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
@@ -95,8 +95,8 @@ def read_pair(settings: Settings) -> LlamaPair:
 
 
 @torch.inference_mode()
-def _read(base: Path, adapter: Path) -> tuple[Weights, Product]:
-    """The weights of both passes and the head. Raises ValueError, or what a reader raises, for anything unexpected."""
+def _read(base: Path, adapter: Path, precision: str) -> tuple[Weights, Product]:
+    """The weights of both passes, those of the base's layers in `precision`, and the head. Raises ValueError, or what a reader raises, for anything unexpected."""
     from safetensors.torch import load_file
 
     config, lora = _json(base / "config.json"), _json(adapter / "adapter_config.json")
@@ -131,10 +131,12 @@ def _read(base: Path, adapter: Path) -> tuple[Weights, Product]:
         weight, (out, into) = own.pop(f"{at}.{part}.weight"), sizes[part]
         _expect(weight.shape == (out, into) and weight.dtype == torch.float32)
         if part.split(".")[1] not in lora["target_modules"]:
-            return Linear(product(weight), None)
+            return Linear(product(weight, precision=precision), None)
         down, up = (added.pop(f"base_model.model.{at}.{part}.lora_{side}.weight").float() for side in "AB")
         _expect(down.shape == (lora["r"], into) and up.shape == (out, lora["r"]))
-        return Linear(product(weight), (down.t().contiguous(), (up * scale).t().contiguous()))
+        return Linear(
+            product(weight, precision=precision), (down.t().contiguous(), (up * scale).t().contiguous())
+        )
 
     layers = []
     for number in range(config["num_hidden_layers"]):

@@ -104,9 +104,9 @@ def why_not(llama: LlamaForCausalLM) -> str:
     return ""
 
 
-def freeze(llama: LlamaForCausalLM) -> Weights:
-    """The weights of a model of which `why_not` knows all, packed; the model itself computes with them from now on, so
-    there is one copy. (A second one with the adapter merged into it would spare the tuned pass a tenth of its products.)"""
+def freeze(llama: LlamaForCausalLM, precision: str = "fp32") -> Weights:
+    """The weights of a model of which `why_not` knows all, packed, those of its layers in `precision`; the model itself
+    computes with them from now on, so there is one copy. (A second one with the adapter merged into it would spare the tuned pass a tenth of its products.)"""
     config, inner = llama.config, llama.model
     positions = torch.arange(min(config.max_position_embeddings, POSITIONS))[None]
     cos, sin = inner.rotary_emb(inner.embed_tokens.weight, positions)
@@ -116,14 +116,14 @@ def freeze(llama: LlamaForCausalLM) -> Weights:
         layers.append(
             Layer(
                 before=layer.input_layernorm.weight,
-                q=_linear(attention.q_proj),
-                k=_linear(attention.k_proj),
-                v=_linear(attention.v_proj),
-                out=_linear(attention.o_proj),
+                q=_linear(attention.q_proj, precision),
+                k=_linear(attention.k_proj, precision),
+                v=_linear(attention.v_proj, precision),
+                out=_linear(attention.o_proj, precision),
                 between=layer.post_attention_layernorm.weight,
-                gate=_linear(mlp.gate_proj),
-                up=_linear(mlp.up_proj),
-                down=_linear(mlp.down_proj),
+                gate=_linear(mlp.gate_proj, precision),
+                up=_linear(mlp.up_proj, precision),
+                down=_linear(mlp.down_proj, precision),
             )
         )
     pack(llama.lm_head, shared=llama.lm_head.weight is inner.embed_tokens.weight)
@@ -140,14 +140,14 @@ def freeze(llama: LlamaForCausalLM) -> Weights:
     )
 
 
-def _linear(module: Any) -> Linear:
+def _linear(module: Any, precision: str) -> Linear:
     plain = getattr(module, "base_layer", module)
     lora = None
     if plain is not module:
         (name,) = module.active_adapters
         down, up = module.lora_A[name].weight, module.lora_B[name].weight * module.scaling[name]
         lora = (down.t().contiguous(), up.t().contiguous())
-    return Linear(pack(plain), lora)
+    return Linear(pack(plain, precision=precision), lora)
 
 
 @dataclass

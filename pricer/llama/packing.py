@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from torch.nn import functional as F
 
 _ROWS = 256  # that a matrix is packed for; it then serves any number
 _TRIED = (1, 2, 7, 16, 60, 256, 400)
@@ -19,13 +20,15 @@ _TRIED = (1, 2, 7, 16, 60, 256, 400)
 @dataclass(frozen=True)
 class Product:
     """x (..., in) -> x W' + b (..., out). Plain: `matrix` is W' (in, out). Packed: MKL's own form of it, and `like`
-    says W's shape (out, in)."""
+    says W's shape (out, in). Plain in bf16: x is rounded as well, and what comes out is fp32 again."""
 
     matrix: torch.Tensor
     like: torch.Tensor | None = None
     bias: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.matrix.dtype == torch.bfloat16:
+            return F.linear(x.bfloat16(), self.matrix.t(), self.bias).float()
         if self.like is not None:
             rows = x.numel() // x.shape[-1]
             return torch.ops.mkl._mkl_linear(x, self.matrix, self.like, self.bias, rows)
@@ -33,20 +36,24 @@ class Product:
         return (out if self.bias is None else out.add_(self.bias)).view(*x.shape[:-1], -1)
 
 
-def product(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Product:
-    """A linear layer's product. weight: (out, in), in fp32 on the CPU; bias: (out,)."""
+def product(weight: torch.Tensor, bias: torch.Tensor | None = None, precision: str = "fp32") -> Product:
+    """A linear layer's product. weight: (out, in), in fp32 on the CPU; bias: (out,). precision: "bf16" rounds weight
+    and x to 8 significant bits, which a CPU with AMX multiplies two to three times as fast."""
+    if precision == "bf16":
+        return Product(weight.bfloat16().t(), None, None if bias is None else bias.bfloat16())
     if can_pack():
         return Product(_packed(weight), _shape_of(weight), bias)
     return Product(weight.t().contiguous(), None, bias)
 
 
-def pack(layer: torch.nn.Linear, shared: bool = False) -> Product:
+def pack(layer: torch.nn.Linear, shared: bool = False, precision: str = "fp32") -> Product:
     """The layer's product, from now on its forward pass as well, in inference. There is one copy of its weight: where
     that is packed, the layer's own keeps its shape and reads as NaN. `shared`: others read it too, so it stays. Raises
     ValueError the second time."""
     if isinstance(layer.forward, Product):
         raise ValueError("a layer cannot be packed twice")
-    found = product(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+    bias = None if layer.bias is None else layer.bias.detach()
+    found = product(layer.weight.detach(), bias, precision)
     if not shared:
         layer.weight.data = found.matrix.t() if found.like is None else found.like
     layer.forward = found

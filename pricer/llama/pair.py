@@ -121,7 +121,7 @@ def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = 
     # On ZeroGPU the card is a stand-in until a request has one, and only for this thread, while transformers
     # loads with several: there everything is loaded as on a CPU and then moved at once.
     where = "cpu" if settings.zero_gpu else device
-    base, tokenizer = loaded or load_base(settings, where, precision)
+    base, tokenizer = loaded or load_base(settings, where, "fp32" if device == "cpu" else precision)
     dequantise = settings.dequantise
     if dequantise is None:  # whoever handed the base in may need it as it is
         dequantise = not loaded and has_room_to_dequantise(base)
@@ -143,7 +143,7 @@ def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = 
         if reason := why_not(pair.llama):
             log.warning("Slower than it could be: the lean forward pass does not know %s.", reason)
         else:
-            pair.weights = freeze(pair.llama)
+            pair.weights = freeze(pair.llama, precision)
         give_memory_back()
     return pair
 

@@ -255,7 +255,7 @@ class Predictor:
 
         if self._is_lean([ids]):
             return cores().submit(lambda: begin(self.pair.llama)).result()
-        with self.pair.use(which) as llama:
+        with self.pair.whole.use(which) as llama:
             return begin(llama)
 
     def _advance(self, flight: _Flight) -> bool:
@@ -269,7 +269,7 @@ class Predictor:
                 lambda: flight.to_the_end(self._score(self.pair.llama, *flight.batch))
             )
             return False
-        with self.pair.use(flight.which) as llama:
+        with self.pair.whole.use(flight.which) as llama:
             flight.steps = flight.steps or self._score(llama, *flight.batch)
             try:
                 next(flight.steps)
