@@ -8,7 +8,7 @@ A *profile* names a pair of models; everything else follows from it. Variables:
     PRICER_QUESTION     the question of the prompt that the adapter was trained on
     PRICER_PRIOR        shop | benchmark | a file of train.prior: what prices are expected before a text is read
                         (default: shop)
-    PRICER_PRECISION    fp32 | bf16 | nf4                (default: by device)
+    PRICER_PRECISION    fp32 | bf16 | nf4                (default: by device; on a CPU fp32, or bf16 where it has AMX)
     PRICER_DEQUANTISE   yes | no: work NF4 weights out once, after loading (default: where the card has room)
     PRICER_DEVICE       cpu | cuda                       (default: cuda when there is one)
     PRICER_CACHE        folder for the prepared base     (default: ~/.cache/pricer)

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pricer.errors import SetupError
-from pricer.llama import embedded
+from pricer.llama import base, embedded
 from pricer.llama.base import (
     choose_device,
     choose_precision,
@@ -38,8 +38,9 @@ def test_the_device_is_cuda_when_there_is_one(sentence, monkeypatch):
 
 
 @pytest.mark.parametrize("profile", ["embedded", "llama-8b", "llama-3b"])
-def test_a_cpu_computes_in_fp32_and_nothing_else(sentence, monkeypatch, profile):
+def test_a_cpu_without_amx_computes_in_fp32_and_nothing_else(sentence, monkeypatch, profile):
     with_card(monkeypatch, False)
+    monkeypatch.setattr(base, "_has_amx", lambda: False)
     settings = Settings.from_env({}, profile=profile)
     assert choose_precision(settings, "cpu") == "fp32"
     assert choose_precision(replace(settings, precision="fp32"), "cpu") == "fp32"
@@ -50,7 +51,17 @@ def test_a_cpu_computes_in_fp32_and_nothing_else(sentence, monkeypatch, profile)
         assert f"PRICER_PRECISION={precision}" in message and "CUDA" in message and "fp32" in message
 
 
-def test_loading_in_nf4_on_a_cpu_is_refused(refused):
+def test_a_cpu_with_amx_computes_in_bf16_where_that_is_asked_for(monkeypatch):
+    monkeypatch.setattr(base, "_has_amx", lambda: True)
+    settings = Settings.from_env({})
+    assert choose_precision(settings, "cpu") == "fp32"
+    assert choose_precision(replace(settings, precision="bf16"), "cpu") == "bf16"
+    with pytest.raises(SetupError, match="CUDA card:"):
+        choose_precision(replace(settings, precision="nf4"), "cpu")
+
+
+def test_loading_in_nf4_on_a_cpu_is_refused(refused, monkeypatch):
+    monkeypatch.setattr(base, "_has_amx", lambda: False)
     assert "CUDA" in refused(precision="nf4")
     assert "CUDA" in refused(precision="bf16")
 

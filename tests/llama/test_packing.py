@@ -30,12 +30,22 @@ def test_a_product_is_a_linear_layers(monkeypatch, packs, shape, with_bias):
     torch.testing.assert_close(product(weight, bias)(x), F.linear(x, weight, bias), atol=1e-4, rtol=1e-4)
 
 
-def test_a_packed_layer_computes_as_before_and_keeps_no_second_copy():
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_product_in_bf16_is_a_linear_layers_to_eight_bits(with_bias):
+    weight, bias = torch.randn(33, 48), torch.randn(33) if with_bias else None
+    x = torch.randn(2, 5, 48)
+    found, exact = product(weight, bias, "bf16")(x), F.linear(x, weight, bias)
+    assert found.dtype == torch.float32 and found.shape == exact.shape
+    assert 0 < (found - exact).abs().max() < 2**-6 * exact.abs().max()
+
+
+@pytest.mark.parametrize(("precision", "off"), [("fp32", 1e-5), ("bf16", 0.05)])
+def test_a_packed_layer_computes_as_before_and_keeps_no_second_copy(precision, off):
     layer = torch.nn.Linear(48, 33).requires_grad_(False)
     x = torch.randn(4, 48)
     before = layer(x)
-    own = pack(layer)
-    torch.testing.assert_close(layer(x), before, atol=1e-5, rtol=1e-5)
+    own = pack(layer, precision=precision)
+    torch.testing.assert_close(layer(x), before, atol=off, rtol=off)
     assert layer.weight.shape == (33, 48)
     kept = layer.weight.untyped_storage()
     assert kept.nbytes() == 4 or kept.data_ptr() == own.matrix.untyped_storage().data_ptr()
