@@ -196,15 +196,24 @@ class SharedPredictor:
         """In how many seconds about the next one leaves the line, as far as it is known."""
         return self._pace * USUAL_CHARS if self._pace else GUESS_SECONDS
 
-    @property
-    def room(self) -> float:
-        """How many texts may wait so that the last one's turn comes within `WAIT_SECONDS`, as far as it is known."""
-        return max(1.0, WAIT_SECONDS / self.seconds_to_a_place) if self._pace else math.inf
+    def has_room(self, taken: int) -> bool:
+        """Whether the turn of one more text would come within `WAIT_SECONDS`, about. taken: requests that are in the line
+        or on their way there."""
+        with self._turn:
+            coming = taken - len(self._line) - len(self._at_work)
+            seconds = self._left() + self._seconds({one.prompt.text for one in self._line if not one.left})
+        return not self.together or seconds + coming * self.seconds_to_a_place <= WAIT_SECONDS
 
     def knows(self, text: str) -> bool:
         """Whether both answers about a text are kept. Raises InputError for text that cannot be used."""
         prompt = self.prepare(text)
         return all(self.kept.has(prompt.text, which) for which in PASSES)
+
+    def awaits(self, text: str) -> bool:
+        """Whether somebody waits for the answers about a text. Raises InputError for text that cannot be used."""
+        prompt = self.prepare(text)
+        with self._turn:
+            return any(one.prompt.text == prompt.text for one in (*self._line, *self._at_work))
 
     # The line ------------------------------------------------------------------------------------------------
 
@@ -216,17 +225,23 @@ class SharedPredictor:
                 threading.Thread(target=self._work, daemon=True, name="line").start()
 
     def _place(self, ticket: _Ticket) -> Place:
-        pace, own = self._pace or GUESS_SECONDS / USUAL_CHARS, ticket.prompt.text
+        own = ticket.prompt.text
         with self._turn:
             if ticket not in self._line:
-                return Place(0, math.ceil(pace * _cost([own])))
+                return Place(0, math.ceil(self._seconds([own])))
             texts = list(dict.fromkeys(one.prompt.text for one in self._line if not one.left))
             before = texts[: texts.index(own)]
-            begun = {one.prompt.text for one in self._at_work}
-            left = max(0.0, pace * _cost(begun) - (time.perf_counter() - self._since))
-            return Place(
-                len(before) + len(begun), math.ceil(left + pace * (_cost(before) + _cost([own]) / 2))
-            )
+            seconds = self._left() + self._seconds(before) + self._seconds([own]) / 2
+            return Place(len(before) + len({one.prompt.text for one in self._at_work}), math.ceil(seconds))
+
+    def _seconds(self, texts: Iterable[str]) -> float:
+        """How long both passes over these prompts take, about."""
+        return _cost(texts) * (self._pace or GUESS_SECONDS / USUAL_CHARS)
+
+    def _left(self) -> float:
+        """Seconds until those at work are done, about."""
+        whole = self._seconds({one.prompt.text for one in self._at_work})
+        return max(0.0, whole - (time.perf_counter() - self._since))
 
     def _work(self) -> None:
         """While anybody waits."""

@@ -110,7 +110,7 @@ class Guard:
     A body that is too long, as it arrives and without holding it in memory; uploads are files, which Gradio bounds
     itself (`max_file_size`), but one by one: here it is all of one request. And Gradio's way of fetching any public
     address of the web for whoever asks. One request more than there are places, or than are answered soon, in a sentence
-    with the seconds to wait, another place for each; but a text whose answer is kept always comes in. A call by MCP,
+    with the seconds to wait, later and later ones; but a text that costs the model nothing more comes in. A call by MCP,
     which Gradio makes anew from this machine, keeps the address that it came from.
     """
 
@@ -135,11 +135,12 @@ class Guard:
         if asks := _asks(scope):
             blocks = scope["app"].get_blocks()
             shared: SharedPredictor | None = getattr(blocks, "shared", None)
-            places = min(self.places, shared.room) if shared else self.places
-            if self.entering + places_taken(blocks._queue) > places:  # one is at work
+            places = self.entering + places_taken(blocks._queue)
+            is_full = places > self.places  # one is at work
+            if is_full or (shared and not shared.has_room(places)):
                 short = length.isdigit() and int(length) <= KNOWN_BYTES
                 body, receive = await _read(receive) if short else (b"", receive)
-                if not (shared and _is_kept(shared, blocks, scope["path"], body)):
+                if not (shared and _costs_nothing(shared, blocks, scope["path"], body, is_full)):
                     seconds = self._away(shared.seconds_to_a_place if shared else PLACE_SECONDS)
                     return await _full_queue(scope, seconds)(scope, receive, send)
         taken, refused = 0, False
@@ -191,17 +192,17 @@ async def _read(receive: Receive) -> tuple[bytes, Receive]:
     return body, replay
 
 
-def _is_kept(shared: SharedPredictor, blocks: gr.Blocks, path: str, body: bytes) -> bool:
-    """Whether a request asks both models about one text that they were asked about before."""
+def _costs_nothing(shared: SharedPredictor, blocks: gr.Blocks, path: str, body: bytes, is_full: bool) -> bool:
+    """Whether a request asks both models about one text that they were asked about before: its answer is kept or, where
+    there is a place, others wait for it."""
     try:
         asked = json.loads(body)
         if path.endswith("/queue/join"):
             of_both = blocks.fns[asked["fn_index"]].concurrency_id == MODEL_QUEUE
         else:
             of_both = path.endswith("/predict")
-        return of_both and shared.knows(
-            asked["product_text"] if "product_text" in asked else asked["data"][0]
-        )
+        words = asked["product_text"] if "product_text" in asked else asked["data"][0]
+        return of_both and (shared.knows(words) or (not is_full and shared.awaits(words)))
     except (ValueError, TypeError, AttributeError, LookupError, InputError):
         return False  # whatever it is, it waits as others do
 

@@ -1,6 +1,5 @@
 """Many visitors at one predictor: what is kept, who comes when, who has left, and that nobody's answer hangs on others."""
 
-import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -152,17 +151,24 @@ def test_the_line_is_in_the_order_of_coming_and_tells_the_place(held, shared, th
     assert held.given == [(which, texts) for texts in wanted for which in ("tuned", "base")]
 
 
-def test_there_is_room_for_as_many_as_soon_have_their_turn(held, shared):
+def test_there_is_room_for_as_many_as_soon_have_their_turn(held, shared, threads):
     held.held = False
-    assert shared.room == math.inf and not shared.knows("a lamp")  # nothing was timed yet
+    assert not shared.knows("a lamp")
     shared.compare("a lamp")
-    assert shared.knows("a lamp") and shared.room > 1
-    shared._pace = WAIT_SECONDS / 4 / USUAL_CHARS
-    assert shared.room == pytest.approx(4)
-    shared._pace = 100.0
-    assert shared.room == 1
+    assert shared.knows("a lamp") and not shared.awaits("a lamp") and shared.has_room(0)
     with pytest.raises(InputError):
         shared.knows(" ")
+    held.held = True
+    shared._pace = WAIT_SECONDS / 4 / USUAL_CHARS  # a text of usual length takes a quarter of the time
+    assert shared.has_room(4) and not shared.has_room(5)  # as far as those who are on their way are known
+    busy(shared, held, threads)
+    in_line(shared, threads, ["a lamp of glass"] * 9)
+    assert shared.has_room(10)  # short ones, and all ask for the same
+    assert shared.awaits("a lamp of glass") and shared.awaits("the first")
+    assert not shared.awaits("another lamp")
+    in_line(shared, threads, [f"{n} lamps" for n in range(6)])
+    assert not shared.has_room(16)
+    assert SharedPredictor(held, together=0).has_room(99)  # where nobody waits
 
 
 def test_a_text_that_several_wait_for_is_computed_once(held, shared, threads):
