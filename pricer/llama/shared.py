@@ -158,8 +158,7 @@ class SharedPredictor:
         """Both passes over one prompt: the places in the line, as they change, and predictions by pass as they are
         done, the fine-tuned one first; both at once where they are kept. Whoever stops iterating has left the line, and
         so has whoever is not `wanted` any more, for whom InputError is raised."""
-        known = {which: found for which in reversed(PASSES) if (found := self._kept(prompt, which))}
-        if len(known) == len(PASSES):
+        if len(known := self._known(prompt)) == len(PASSES):
             yield known
         elif not self.together:
             for which, prediction in self.one.both_passes(prompt):
@@ -258,20 +257,28 @@ class SharedPredictor:
         """The first few texts of the line, each with all who wait for it; none when the work is over."""
         with self._turn:
             texts: dict[str, list[_Ticket]] = {}
+            self._line = [ticket for ticket in self._line if ticket.stays and not self._is_served(ticket)]
             for ticket in self._line:
-                if ticket.stays and (ticket.prompt.text in texts or len(texts) < self.together):
+                if ticket.prompt.text in texts or len(texts) < self.together:
                     texts.setdefault(ticket.prompt.text, []).append(ticket)
             self._at_work = [ticket for tickets in texts.values() for ticket in tickets]
-            self._line = [t for t in self._line if t.stays and t.prompt.text not in texts]
+            self._line = [ticket for ticket in self._line if ticket.prompt.text not in texts]
             self._working = bool(texts)
             self._since = time.perf_counter()
             return list(texts.values())
 
+    def _is_served(self, ticket: _Ticket) -> bool:
+        """With answers that others got since it came."""
+        known = self._known(ticket.prompt)
+        if is_served := len(known) == len(PASSES):
+            for which, answer in known.items():
+                ticket.answers.put({which: answer})
+        return is_served
+
     def _serve(self, texts: Sequence[Sequence[_Ticket]]) -> bool:
         """Both passes over these texts; whether they came to their end."""
-        prompts = [tickets[0].prompt for tickets in texts]
         try:
-            for which, found in self.one.both(prompts):
+            for which, found in self.one.both([tickets[0].prompt for tickets in texts]):
                 for tickets, answer in zip(texts, found, strict=True):
                     self._keep(tickets[0].prompt, which, answer)
                     for ticket in tickets:
@@ -325,6 +332,9 @@ class SharedPredictor:
     def _keep(self, prompt: Prompt, which: str, prediction: Prediction) -> None:
         numbers = np.array(prediction.own.probabilities)  # a copy: they may be a row of a whole batch's
         self.kept.put(prompt.text, which, (numbers, prediction.seconds), numbers.nbytes)
+
+    def _known(self, prompt: Prompt) -> dict[str, Prediction]:
+        return {which: found for which in reversed(PASSES) if (found := self._kept(prompt, which))}
 
     def _kept(self, prompt: Prompt, which: str) -> Prediction | None:
         if (found := self.kept.get(prompt.text, which)) is None:

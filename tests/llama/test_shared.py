@@ -158,7 +158,7 @@ def test_there_is_room_for_as_many_as_soon_have_their_turn(held, shared, threads
     assert shared.knows("a lamp") and not shared.awaits("a lamp") and shared.has_room(0)
     with pytest.raises(InputError):
         shared.knows(" ")
-    held.held = True
+    held.held, held.at_it = True, threading.Semaphore(0)
     shared._pace = WAIT_SECONDS / 4 / USUAL_CHARS  # a text of usual length takes a quarter of the time
     assert shared.has_room(4) and not shared.has_room(5)  # as far as those who are on their way are known
     busy(shared, held, threads)
@@ -166,8 +166,8 @@ def test_there_is_room_for_as_many_as_soon_have_their_turn(held, shared, threads
     assert shared.has_room(10)  # short ones, and all ask for the same
     assert shared.awaits("a lamp of glass") and shared.awaits("the first")
     assert not shared.awaits("another lamp")
-    in_line(shared, threads, [f"{n} lamps" for n in range(6)])
-    assert not shared.has_room(16)
+    in_line(shared, threads, [f"{n} lamps" for n in range(9)])
+    assert not shared.has_room(19)
     assert SharedPredictor(held, together=0).has_room(99)  # where nobody waits
 
 
@@ -179,6 +179,15 @@ def test_a_text_that_several_wait_for_is_computed_once(held, shared, threads):
     prices = {future.result(60).to_dict()["tuned"]["price_usd"] for future in futures}
     assert len(prices) == 1
     assert held.given[2:] == [("tuned", ["a lamp"]), ("base", ["a lamp"])]
+
+
+def test_nor_is_one_that_came_as_it_was_at_work(held, shared, threads):
+    first = busy(shared, held, threads, "a lamp")
+    futures = in_line(shared, threads, ["a lamp", "another lamp"])
+    held.held = False
+    held.leave.release()
+    assert [future.result(60) for future in (first, *futures)]
+    assert [texts for which, texts in held.given if which == "base"] == [["a lamp"], ["another lamp"]]
 
 
 def test_who_has_left_does_not_use_the_model(held, shared, threads):
