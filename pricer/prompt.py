@@ -24,8 +24,9 @@ QUESTION = "How much does this cost to the nearest dollar?"
 TAIL = "Price is $"
 MIN_USD, MAX_USD = 1, 999
 
-# A prompt's tail with a price behind it, as training rows have it; and the tail on a line of its own.
-_PRICED_TAIL = re.compile(re.escape(TAIL) + r"\s*[\d.,]*\d")
+# A prompt's tail with a price behind it, as training rows have it, or as others write it; and the tail on a line of its
+# own.
+_PRICED_TAIL = re.compile(r"price\s+is\s*:?\s*(?:us)?\$\s*[\d.,]*\d", re.IGNORECASE)
 _OWN_TAIL = re.compile(r"\n[ \t]*\n[ \t]*" + re.escape(TAIL))
 _BEHIND_CHARS = 20  # behind a price in running text: more is prose, and the text no prompt
 _LINE_ENDS = re.compile(r"\r\n|[\r\x0b\x0c]")  # slides end lines with \x0b, and print-outs pages with \x0c
@@ -81,7 +82,8 @@ def _tail(prompt: str) -> int | None:
     for found in _PRICED_TAIL.finditer(prompt):
         before, behind = prompt[: found.start()].rstrip(" \t"), prompt[found.end() :].strip()
         own_line = before.endswith("\n\n") or (before.endswith("\n") and "\n" not in behind)
-        if asks or own_line or (len(behind) <= _BEHIND_CHARS and "\n" not in behind):
+        ours = found[0].startswith(TAIL)
+        if own_line or (ours and (asks or (len(behind) <= _BEHIND_CHARS and "\n" not in behind))):
             return found.start()
     own = list(_OWN_TAIL.finditer(prompt))
     return own[-1].end() - len(TAIL) if own else None

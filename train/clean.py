@@ -15,9 +15,8 @@ import re
 from typing import Any
 
 from pricer.errors import InputError
-from pricer.prompt import clean as printable
 from pricer.prompt import is_framed, product_text
-from pricer.tables.cells import Amounts, read_price, text_cell
+from pricer.tables.cells import Amounts, product_cell, read_price, text_cell
 
 MIN_PRICE_USD, MAX_PRICE_USD = 0.50, 999.49
 # Some four times what any token budget here keeps; the rest of a description is never read.
@@ -76,7 +75,7 @@ def record_text(record: dict[str, Any]) -> str:
 
 def curated_text(text: str) -> str:
     """The product text of a row that is already in the prompt's format; other text as it is."""
-    return _printable(product_text(text)[:MAX_CHARS])
+    return product_cell(product_text(text)[:MAX_CHARS], MAX_CHARS)
 
 
 def listing_text(title: Any, description: Any = None, features: Any = None, details: Any = None) -> str:
@@ -86,7 +85,7 @@ def listing_text(title: Any, description: Any = None, features: Any = None, deta
     """
     body = "\n".join(part for part in (_joined(description), _joined(features), _listed(details)) if part)
     text = f"{scrub(_joined(title)[:MAX_CHARS])}\n{scrub(body[: 2 * MAX_CHARS])}"
-    return _printable(text.strip()[:MAX_CHARS])
+    return product_cell(text.strip()[:MAX_CHARS], MAX_CHARS)
 
 
 def scrub(text: str) -> str:
@@ -102,13 +101,6 @@ def scrub(text: str) -> str:
 def plain(value: Any) -> str:
     """A label (category, source) as text that any file can hold; "" for none."""
     return _joined(value).encode("utf-8", "ignore").decode().strip()
-
-
-def _printable(text: str) -> str:
-    try:
-        return printable(text, max_chars=len(text))
-    except InputError:
-        raise InputError("no text") from None
 
 
 def _is_part_number(word: str) -> bool:

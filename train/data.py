@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pricer.errors import InputError
-from pricer.tables.columns import choose, listed
+from pricer.tables.columns import check_there, choose
 from pricer.tables.frames import Column, read_frame
 from pricer.tables.reading import open_table
 from train.clean import curated_text
@@ -56,10 +56,7 @@ def load_prices(path: str | Path, column: str = "price") -> tuple[np.ndarray, in
     table = open_table(path)
     mapping = None if column == "price" and "price" not in table.names else {"price_usd": column}
     chosen = choose(table.names, ["price_usd"], table.shown, mapping)
-    if not chosen:
-        raise InputError(
-            f"{table.shown} has no column {column}: name one of its own in --column; it has: {listed(table.names)}."
-        )
+    check_there(["price_usd"], chosen, table.names, table.shown, "name the one that holds it in --column")
     found = table.survey(chosen.values())
     amounts, prices = found.amounts[chosen["price_usd"]], []
     for row in table.rows():

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from pricer.errors import InputError
 from pricer.tables.cells import Amounts
-from pricer.tables.columns import TEXT_NAMES, choose, has_text, listed, normal
+from pricer.tables.columns import TEXT_NAMES, check_there, choose, is_there, normal
 from train.clean import parse_price, plain, record_text
 from train.sources import Source
 
@@ -18,6 +18,7 @@ from train.sources import Source
 SHOWN = 5
 # After so many records without the columns of a listing, a file is taken to be the wrong one.
 PATIENCE = 4_096
+_WAYS = "name the one that holds it with --columns"
 
 
 class Tally:
@@ -83,21 +84,20 @@ def clean_rows(
     tally: Tally,
     to_row: Callable[..., dict[str, Any]],
     *,
-    needed: tuple[str, ...] = (),
+    needed: tuple[str, ...] = ("text",),
     columns: dict[str, str] | None = None,
     limit: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """The source's rows that can be used; the rest is tallied. `columns` maps our names to the source's.
 
-    Raises InputError when the source has no text or not the `needed` columns, so that a wrong file is not taken
+    Raises InputError when the source has not the `needed` columns, so that a wrong file is not taken
     for one in which every row happens to be bad. Of the Hub that is known when no record had them.
     """
-    table, usable, seen, amounts = source.table, False, (), None
+    table, usable, seen, chosen, amounts = source.table, False, (), {}, None
     if table:
         usable, seen = True, tuple(table.names)
         chosen = _choose(seen, source, columns, tally)
-        if _lacks(chosen, needed):
-            raise _wrong_columns(source, needed, seen)
+        check_there(needed, chosen, seen, source.name, _WAYS)
         priced = [chosen["price_usd"]] if "price_usd" in needed else []
         amounts = next(iter(table.survey(priced).amounts.values()), None)
     for count, row in enumerate(tqdm(source.rows(), desc=source.name, unit=" records", disable=None), 1):
@@ -107,7 +107,7 @@ def clean_rows(
         place = f"{source.name} {row.span or f'record {row.number:,}'}"
         if not table and not row.reason and seen != (seen := tuple(row.cells)):
             chosen = _choose(seen, source, columns, tally)
-            usable = usable or not _lacks(chosen, needed)
+            usable = usable or all(is_there(column, chosen) for column in needed)
         if not usable and count >= PATIENCE:
             break
         try:
@@ -121,7 +121,7 @@ def clean_rows(
         tally.kept += 1
         yield made
     if not usable:
-        raise _wrong_columns(source, needed, seen)
+        check_there(needed, chosen, seen, source.name, _WAYS)
 
 
 def _choose(
@@ -132,12 +132,3 @@ def _choose(
     there = {ours: theirs for ours, theirs in (columns or {}).items() if normal(theirs) in known}
     tally.columns_found.update(there.values())
     return choose(names, COLUMNS, source.name, there)
-
-
-def _lacks(chosen: dict[str, str], needed: tuple[str, ...]) -> bool:
-    return not has_text(chosen) or not chosen.keys() >= set(needed)
-
-
-def _wrong_columns(source: Source, needed: tuple[str, ...], seen: tuple[str, ...]) -> InputError:
-    wanted = " and ".join((*(name.removesuffix("_usd") for name in needed), "one of prompt, text or title"))
-    return InputError(f"{source.name} has no {wanted} (it has: {listed(seen)}): name them with --columns.")

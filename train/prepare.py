@@ -128,7 +128,7 @@ def write_clean(path: Path, sources: list[Source], options: Options) -> Tally:
             source,
             tally,
             partial(listing_row, source=source, min_chars=options.min_chars),
-            needed=("price_usd",),
+            needed=("text", "price_usd"),
             **choice,
         )
     )

@@ -15,9 +15,8 @@ import pandas as pd
 
 from pricer.arena.runs import RunInfo, parse_info
 from pricer.errors import InputError
-from pricer.prompt import clean
 from pricer.settings import Limits
-from pricer.tables.cells import show
+from pricer.tables.cells import product_cell, show
 from pricer.tables.columns import choose
 from pricer.tables.frames import Column, read_frame
 from pricer.tables.reading import open_table
@@ -87,7 +86,7 @@ def _read(
     found = read_frame(
         path,
         columns,
-        to_text=partial(clean, max_chars=limits.text_chars),
+        to_text=partial(product_cell, max_chars=limits.text_chars),
         most_rows=limits.upload_rows,
         most_bytes=limits.upload_bytes,
         ways=ways,

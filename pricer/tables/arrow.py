@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -33,15 +34,14 @@ def plain(scalar: pa.Scalar) -> Any:
         if hasattr(scalar, "as_buffer"):
             return scalar.as_buffer().to_pybytes()
         zone = getattr(scalar.type, "tz", None)
-        try:
-            written = (
-                (scalar.cast(pa.timestamp(scalar.type.unit)) if zone else scalar).cast(pa.string()).as_py()
-            )
-        except Exception:  # as above
-            written = "<"
-        if written.startswith("<") and hasattr(scalar, "value"):
-            written = str(scalar.value)
-        return f"{written} {zone}" if zone else written
+        ways = [(scalar, "")]
+        if zone:  # that nobody knows
+            ways.append((scalar.cast(pa.timestamp(scalar.type.unit)), f" {zone}"))
+        for way, behind in ways:
+            with suppress(Exception):  # as above
+                if not (written := way.cast(pa.string()).as_py()).startswith("<"):
+                    return written + behind
+        return str(getattr(scalar, "value", scalar))
 
 
 def values(column: pa.Array | pa.ChunkedArray) -> list:
@@ -128,8 +128,8 @@ def escaped(value: Any) -> Any:
 
 
 def as_text(value: Any) -> str | None:
-    """A cell's value in words; lists and records as JSON."""
-    if isinstance(value, list | tuple | dict):
+    """A cell's value in words; what JSON has of its own as JSON."""
+    if isinstance(value, list | tuple | dict | bool | int | float):
         value = json.dumps(value, ensure_ascii=False, default=lambda inner: str(escaped(inner)))
     return value if value is None else str(escaped(value))
 

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from pricer.errors import InputError
+from pricer.prompt import clean
+from pricer.settings import Limits
 
 NO_UTF8, ZERO_BYTE = "not UTF-8 text", "not text: it holds a zero byte"
 NO_PRICE, PRICE_RANGE, NO_DOLLARS = "no price", "a range of prices", "no price in dollars"
@@ -132,6 +134,16 @@ def text_cell(cell: Any, column: str = "it") -> str:
     if not is_utf8(cell):
         raise InputError(NO_UTF8)
     return cell
+
+
+def product_cell(text: str, max_chars: int = Limits.text_chars) -> str:
+    """`prompt.clean` for a row's text: its InputError is the reason that the row cannot be used."""
+    if len(text) > max_chars:
+        raise InputError(f"text of {len(text):,} characters, at most {max_chars:,} are read")
+    try:
+        return clean(text, max_chars=max_chars)
+    except InputError:
+        raise InputError("no text") from None
 
 
 def is_utf8(text: str) -> bool:

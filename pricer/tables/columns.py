@@ -25,9 +25,8 @@ NAMES = {
 # Where a row's text is, the best place first: it is the first of these in whose first column the row has any words.
 TEXTS = (("prompt",), ("text",), ("title", "description"), ("product", "description"), ("description",))
 TEXT_NAMES = tuple(dict.fromkeys(name for names in TEXTS for name in names))
-A_NAME = (
-    "name"  # of anything: a product's title only where a description stands beside it, and no other title
-)
+# Of anything: a product's title only where a description stands beside it, and no other title.
+A_NAME = "name"
 KNOWN = {*NAMES, *TEXT_NAMES, A_NAME, "category", "features", "details"}.union(*NAMES.values())
 
 
@@ -91,15 +90,27 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(show(name, 40) or "one without a name" for name in names[:12]) or "none"
 
 
-def has_text(chosen: Mapping[str, str]) -> bool:
-    return any(place[0] in chosen for place in TEXTS)
+def is_there(column: str, chosen: Mapping[str, str]) -> bool:
+    """Whether `chosen` has one of our columns; `text` is there wherever a text can be."""
+    return any(first in chosen for first, *_ in TEXTS) if column == "text" else column in chosen
+
+
+def check_there(
+    needed: Collection[str], chosen: Mapping[str, str], names: Sequence[str], file_name: str, ways: str
+) -> None:
+    """Raise InputError for the first of the `needed` columns that is not there. ways: what to do."""
+    if missing := next((column for column in needed if not is_there(column, chosen)), None):
+        column = missing.removesuffix("_usd")
+        raise InputError(f"{file_name}: column {column} is missing (it has: {listed(names)}): {ways}.")
 
 
 def row_text(cells: Mapping[str, Any], chosen: Mapping[str, str]) -> str:
     """A row's product text, out of its prompt's frame; "" for none. Raises InputError, whose message is the reason."""
-    for place in TEXTS:
-        there = [chosen[name] for name in place if name in chosen]
-        parts = [product_text(text_cell(cells.get(name), name)) for name in there]
-        if parts and place[0] in chosen and parts[0]:
-            return "\n".join(filter(None, parts))
+
+    def part(name: str) -> str:
+        return product_text(text_cell(cells.get(chosen[name]), chosen[name])) if name in chosen else ""
+
+    for first, *rest in TEXTS:
+        if text := part(first):
+            return "\n".join(filter(None, [text, *map(part, rest)]))
     return ""

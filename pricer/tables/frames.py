@@ -13,19 +13,14 @@ import pandas as pd
 
 from pricer.errors import InputError
 from pricer.tables.arrow import escaped
-from pricer.tables.cells import Amounts, show, text_cell
+from pricer.tables.cells import Amounts, product_cell, show, text_cell
 from pricer.tables.checks import MAX_USD
-from pricer.tables.columns import TEXT_NAMES, choose, has_text, listed, row_text
-from pricer.tables.reading import Table, check_packed, open_table
-from pricer.tables.row import Row
+from pricer.tables.columns import TEXT_NAMES, check_there, choose, is_there, row_text
+from pricer.tables.reading import check_packed, open_table
 
 LABEL_CHARS = 60
-WRITE_AGAIN = "make or download the file again"
-_AMOUNTS = {
-    "price": MAX_USD,
-    "amount": MAX_USD,
-    "number": math.inf,
-}  # the kinds that are amounts, and their most
+MEND, WRITE_AGAIN = "correct it or leave the row out", "make or download the file again"
+_MOST = {"price": MAX_USD, "amount": MAX_USD, "number": math.inf}  # of the kinds that are amounts
 _WHOLE = re.compile(r"\d{1,15}(\.0*)?", re.ASCII)
 _YES, _NO = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0", "", "none", "nan")
 
@@ -48,10 +43,10 @@ def read_frame(
     columns: Sequence[Column],
     *,
     mapping: Mapping[str, str] | None = None,
-    to_text: Callable[[str], str] = str.strip,
+    to_text: Callable[[str], str] = product_cell,
     most_rows: int | None = None,
     most_bytes: int | None = None,
-    ways: str = "",
+    ways: str = "rename the one that holds it, or add it",
     may_be_empty: bool = False,
 ) -> pd.DataFrame:
     """The rows of a file in its order, with those of `columns` that it has; the index holds the rows' numbers.
@@ -61,100 +56,57 @@ def read_frame(
     """
     table = open_table(path, most_bytes=most_bytes)
     check_packed(table.path, most_bytes)
-    chosen = _chosen(table, columns, mapping, ways)
-    read = [
-        column for column in columns if column.name in chosen or column.kind == "text" and has_text(chosen)
-    ]
-    found = table.survey([chosen[c.name] for c in read if c.kind in _AMOUNTS], most_rows=most_rows)
+    wanted = [name for c in columns for name in (TEXT_NAMES if c.kind == "text" else (c.name,))]
+    chosen = choose(table.names, wanted, table.shown, mapping)
+    check_there([c.name for c in columns if c.needed], chosen, table.names, table.shown, ways)
+    read = [column for column in columns if is_there(column.name, chosen)]
+    amounts = table.survey([chosen[c.name] for c in read if c.kind in _MOST], most_rows=most_rows).amounts
     cells: dict[str, list] = {column.name: [] for column in read}
-    seen: dict[str, set[int]] = {column.name: set() for column in read if column.kind == "index"}
-    numbers = []
+    numbers, seen = [], set()
     for row in table.rows():
         where = f"{table.shown}: {row.place}"
         if row.reason:
-            raise InputError(f"{where} {_said(row)}")
+            raise InputError(f"{where}: {row.reason}: {WRITE_AGAIN if 'damaged' in row.reason else MEND}.")
         for column in read:
-            head = chosen.get(column.name, "text")
+            theirs = chosen.get(column.name, "text")
             try:
                 if column.kind == "text":
-                    value = _text(row, chosen, to_text)
+                    value = to_text(row_text(row.cells, chosen))
                 else:
                     value = _value(
-                        column.kind, row.cells.get(head), found.amounts.get(head), table.kind == "csv"
+                        column.kind, row.cells.get(theirs), amounts.get(theirs), table.kind == "csv"
                     )
-                    if value in seen.get(column.name, ()):
-                        raise InputError("stands there twice")
+                if column.kind == "index" and value in seen:
+                    raise InputError(f"{value} stands there twice")
             except InputError as reason:
-                words = (
-                    f"{where}, column {show(head, 30)}{'' if str(reason)[0] == ':' else ' '}{reason}".rstrip(
-                        "."
-                    )
-                )
-                raise InputError(f"{words}: correct it or leave the row out.") from None
+                words = str(reason).rstrip(".")
+                raise InputError(f"{where}, column {show(theirs, 30)}: {words}: {MEND}.") from None
+            if column.kind == "index":
+                seen.add(value)
             cells[column.name].append(value)
-            if column.name in seen:
-                seen[column.name].add(value)
         numbers.append(row.number)
     if not numbers and not may_be_empty:
         raise InputError(f"{table.shown}: there are no rows: give one row per item.")
     return pd.DataFrame(cells, index=pd.Index(numbers, name="row"))
 
 
-def _chosen(
-    table: Table, columns: Sequence[Column], mapping: Mapping[str, str] | None, ways: str
-) -> dict[str, str]:
-    wanted = [name for c in columns for name in (TEXT_NAMES if c.kind == "text" else (c.name,))]
-    chosen = choose(table.names, wanted, table.shown, mapping)
-    for column in columns:
-        there = has_text(chosen) if column.kind == "text" else column.name in chosen
-        if column.needed and not there:
-            raise InputError(
-                f"{table.shown}: column {column.name.removesuffix('_usd')} is missing (it has: {listed(table.names)}): "
-                f"{ways or 'rename the one that holds it, or add it'}."
-            )
-    return chosen
-
-
-def _said(row: Row) -> str:
-    """The rest of a sentence that begins with the row."""
-    if "where the header has" in row.reason:
-        return f"has {row.reason}: put a text with commas into quotation marks."
-    if row.reason.startswith("the rest"):
-        return f"cannot be read, nor what stands behind it: {WRITE_AGAIN}."
-    if row.reason.startswith("damaged"):
-        return f"is {row.full_reason}: {WRITE_AGAIN}."
-    if row.reason.startswith("column "):
-        return f"cannot be used, {row.full_reason}: correct it or leave the row out."
-    return f"{'has' if row.reason.startswith('a ') else 'is'} {row.full_reason}: correct it or leave the row out."
-
-
-def _text(row: Row, chosen: Mapping[str, str], to_text: Callable[[str], str]) -> str:
-    try:
-        text = row_text(row.cells, chosen)
-        if not text.strip():
-            raise InputError("an empty cell is no product text")
-        return to_text(text)
-    except InputError as reason:
-        raise InputError(f": {reason}") from None
-
-
 def _value(kind: str, cell: Any, amounts: Amounts | None, written: bool) -> Any:
-    """The cell as a value of its kind. Raises InputError, whose message goes on behind the column's name."""
+    """The cell as a value of its kind. Raises InputError, whose message says what the cell is instead."""
     try:
-        value = amounts.read(cell) if amounts else _READ[kind](cell, written)
+        return _amount(kind, amounts.read(cell)) if amounts else _READ[kind](cell, written)
     except InputError as reason:
-        shown = "an empty cell" if _is_empty(cell) else f"“{show(str(escaped(cell))[:100], 30)}”"
+        is_empty = cell is None or cell != cell or (isinstance(cell, str) and not cell.strip())
+        shown = "an empty cell" if is_empty else f"“{show(str(escaped(cell))[:100], 30)}”"
         words = re.sub("price( in dollars)?", "number", str(reason)) if kind == "number" else reason
-        raise InputError(f": {shown} is {words}") from None
-    if amounts and kind == "price" and value == 0:
-        raise InputError("is not above $0")
-    if amounts and not 0 <= value <= _AMOUNTS[kind]:
-        raise InputError(f"is not between 0 and {_AMOUNTS[kind]:,.0f}" if kind != "number" else "is below 0")
+        raise InputError(f"{shown} is {words}") from None
+
+
+def _amount(kind: str, value: float) -> float:
+    if value < 0 or value > _MOST[kind]:
+        raise InputError("below 0" if kind == "number" else f"not between 0 and {_MOST[kind]:,.0f}")
+    if kind == "price" and value == 0:
+        raise InputError("not above $0")
     return value
-
-
-def _is_empty(cell: Any) -> bool:
-    return cell is None or cell != cell or (isinstance(cell, str) and not cell.strip())
 
 
 def _whole(cell: Any, written: bool) -> int:

@@ -105,7 +105,7 @@ class Lines:
         try:
             return self._file.readline(most)
         except (*DAMAGED, UnicodeDecodeError) as error:  # the last: UTF-16 that ends within a character
-            raise Damaged("the rest of the file cannot be read") from error
+            raise Damaged("the rest of the file is damaged") from error
 
 
 def is_packed(path: Path) -> bool:

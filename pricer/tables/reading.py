@@ -23,8 +23,8 @@ from tqdm import tqdm
 from pricer.errors import InputError
 from pricer.tables import lines as text_lines
 from pricer.tables.arrow import (
+    as_text,
     check_unpacked,
-    escaped,
     holds_dates,
     opens,
     plain,
@@ -125,7 +125,8 @@ class Table:
         if self.kind == "parquet":
             with self._parquet() as file:
                 self._check_rows(file.metadata.num_rows, most_rows)
-                if not any(map(self._is_written, found)):  # numbers are what they are
+                asked = [self.schema.field(name).type for name in found]
+                if all(kinds.is_integer(kind) or kinds.is_floating(kind) for kind in asked):
                     return Survey(file.metadata.num_rows, self._sound_schema, found)
         seen = tqdm(self.rows(), desc=f"reading {self.shown}", unit=" rows", delay=2, mininterval=1)
         for rows, row in enumerate(seen, 1):
@@ -144,10 +145,6 @@ class Table:
         if most is not None and rows > most:
             raise InputError(f"{self.shown}: there are more than {most:,} rows: leave some out.")
 
-    def _is_written(self, name: str) -> bool:
-        kind = self.schema.field(name).type
-        return not (kinds.is_integer(kind) or kinds.is_floating(kind))
-
     def _passed_on(self, types: dict[str, set[str]]) -> pa.Schema:
         if self.kind == "parquet":
             return self._sound_schema
@@ -161,10 +158,10 @@ class Table:
         """The rows with all their columns, to be written again."""
         if self.kind == "parquet":
             return pa.Table.from_batches([row.cells.batch for row in rows], schema=schema)
-        arrays = [
-            pa.array([_fit(row.cells.get(column.name), column.type) for row in rows], column.type)
-            for column in schema
-        ]
+        arrays = []
+        for column in schema:
+            cells = [row.cells.get(column.name) for row in rows]
+            arrays.append(pa.array(map(as_text, cells) if column.type == pa.string() else cells, column.type))
         return pa.Table.from_arrays(arrays, schema=schema)
 
     @contextmanager
@@ -188,7 +185,7 @@ class Table:
                     try:
                         batch, rejected = sound_batch(raw := next(batches), schema)
                     except Exception:  # as above; what stands behind a damaged page is lost with it
-                        reason = f"damaged: rows {number + 1:,} to {behind:,} cannot be read"
+                        reason = f"rows {number + 1:,} to {behind:,} are damaged"
                         yield Row(number + 1, reason=reason)
                         break
                     for at in range(batch.num_rows):
@@ -304,16 +301,9 @@ def json_object(line: str) -> tuple[dict[str, Any], str]:
     return (found, "") if whole else ({}, "not a JSON object")
 
 
-def _is_deep(found: Any) -> bool:
-    level = [found]
-    for _ in range(NESTED_MOST):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, list | dict)
-            for inner in (outer if isinstance(outer, list) else outer.values())
-        ]
-    return any(isinstance(value, list | dict) for value in level)
+def _is_deep(value: Any, left: int = NESTED_MOST) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return bool(inner) and (left == 0 or any(_is_deep(one, left - 1) for one in inner))
 
 
 class _Twice(ValueError):
@@ -342,9 +332,3 @@ def _arrow_type(found: set[str]) -> pa.DataType:
     if found and found <= {"int", "long"}:
         return pa.int64()
     return pa.float64() if found and found <= {"int", "float"} else pa.string()
-
-
-def _fit(value: Any, type_: pa.DataType) -> Any:
-    if type_ != pa.string() or value is None:
-        return value
-    return escaped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

@@ -25,19 +25,12 @@ class Row:
 
     @property
     def full_reason(self) -> str:
-        """The reason, and where a quotation mark took other lines along."""
-        return (
-            f"{self.reason} ({self.span})"
-            if "lines" in self.span or "quotation" in self.reason
-            else self.reason
-        )
+        """The reason, and the lines where a quotation mark may have taken some along."""
+        told = "lines" in self.span or "quotation" in self.reason
+        return f"{self.reason} ({self.span})" if told else self.reason
 
     @property
     def place(self) -> str:
-        """Where it stands, with its line where that is not what the number leads to expect."""
-        plain = (
-            not self.lines
-            or self.lines[0] in (self.number, self.number + 1)
-            or self.full_reason != self.reason
-        )
-        return f"row {self.number:,}" if plain else f"row {self.number:,} ({self.span})"
+        """Where it stands, with its lines where they are not the one that the number leads to expect."""
+        usual = self.lines in (None, (self.number,) * 2, (self.number + 1,) * 2)
+        return f"row {self.number:,}" if usual else f"row {self.number:,} ({self.span})"

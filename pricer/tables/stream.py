@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from pricer.errors import InputError
 from pricer.files import file_sha256
-from pricer.prompt import clean
-from pricer.tables.columns import TEXT_NAMES, choose, has_text, listed, row_text
+from pricer.tables.cells import product_cell
+from pricer.tables.columns import TEXT_NAMES, check_there, choose, row_text
 from pricer.tables.reading import Table, open_table
 from pricer.tables.row import Row
 
@@ -86,15 +86,9 @@ class Source:
     def _text(self, row: Row) -> tuple[str, str]:
         """(text, "") or ("", why there is none)."""
         try:
-            text = row_text(row.cells, self.chosen)
+            return product_cell(row_text(row.cells, self.chosen), self.max_chars), ""
         except InputError as reason:
             return "", str(reason)
-        if len(text) > self.max_chars:
-            return "", f"text of {len(text):,} characters, at most {self.max_chars:,} are read"
-        try:
-            return clean(text, max_chars=self.max_chars), ""
-        except InputError:
-            return "", "no text"
 
 
 @dataclass(frozen=True)
@@ -119,12 +113,6 @@ def open_source(path: Path | str, *, text_column: str | None = None, max_chars: 
     table = open_table(path)
     found = table.survey()
     names = found.schema.names
-    chosen = choose(
-        names, TEXT_NAMES, table.shown, {"text": text_column} if text_column is not None else None
-    )
-    if not has_text(chosen):
-        raise InputError(
-            f"{table.shown} has no column text, prompt or title (it has: {listed(names)}): name the one with "
-            "--text-column."
-        )
+    chosen = choose(names, TEXT_NAMES, table.shown, {} if text_column is None else {"text": text_column})
+    check_there(["text"], chosen, names, table.shown, "name the one that holds it with --text-column")
     return Source(table, file_sha256(table.path), found.rows, found.schema, chosen, max_chars, PART_ROWS)

@@ -303,7 +303,7 @@ def test_item_texts_from_a_file(tmp_path, suffix, column, with_index):
         ("prompt\nx\n", "column price is missing"),
         ("price\n1\n", "column text is missing"),
         ("text,price\nx,1\ny,2\n", "prices are not those of the test items"),
-        ("index,text,price\n0,x,25\n0,y,25\n", "row 2, column index stands there twice"),
+        ("index,text,price\n0,x,25\n0,y,25\n", "row 2, column index: 0 stands there twice"),
         ("", "No item text"),
     ],
 )
@@ -436,7 +436,7 @@ def test_importer(tmp_path):
         ({"test_prices.csv": "index,price_usd\n0,26.0\n"}, "Item 0 has another price"),
         ({"test_prices.csv": "index,price_usd\n99,26.0\n"}, "Item 99 has another price"),
         ({"published_guesses.csv": "run,index,guess_usd\nx,0,20\n"}, "1 guesses for 2 items"),
-        ({"published_guesses.csv": "run,index,guess_usd\nx,y,0,20\nx,1,3\n"}, "row 1 has 4 cells"),
+        ({"published_guesses.csv": "run,index,guess_usd\nx,y,0,20\nx,1,3\n"}, "row 1: 4 cells"),
         ({"published_guesses.csv": "run,index,guess_usd\nx,0,12 15\n"}, "“12 15” is no price in dollars"),
         ({"published_runs.csv": "run,label\nx,X\n"}, "published_runs.csv: column kind is missing"),
     ],

@@ -278,9 +278,7 @@ def test_damaged_parquet_gives_the_rows_around_the_damage(tmp_path):
     parts = list(open_source(path, max_chars=1000).parts())
     texts = [text.strip() for text in table["text"].to_pylist()]
     assert [text for part in parts for text in part.texts] == texts[:100] + texts[200:]
-    assert [bad for part in parts for bad in part.rejected] == [
-        (101, "damaged: rows 101 to 200 cannot be read")
-    ]
+    assert [bad for part in parts for bad in part.rejected] == [(101, "rows 101 to 200 are damaged")]
     assert [row for part in parts for row in part.rows][99:101] == [100, 201]
 
 

@@ -86,7 +86,7 @@ def test_all_callers_read_the_same_rows(folder, data, rows):
     assert products["text"].tolist() == texts and products["price_usd"].tolist() == usd
     assert load_item_texts(path).tolist() == texts
     source, tally = find_source(str(path)), Tally()
-    raw = list(clean_rows(source, tally, with_usd, needed=("price_usd",)))
+    raw = list(clean_rows(source, tally, with_usd, needed=("text", "price_usd")))
     assert [(row["text"].replace("\r\n", "\n"), row["usd"]) for row in raw] == list(
         zip(texts, usd, strict=True)
     )
@@ -194,7 +194,7 @@ def test_outside_quotation_marks_a_line_ends_at_any_of_its_ends(folder):
     path.write_bytes(b'text\tprice\rLamp -\n.\t12.50\r"Saw\nbig"\t3\r')
     (part,) = open_source(path, max_chars=99).parts()
     assert part.texts == [".", "Saw\nbig"] and part.rejected == [(1, "1 cells where the header has 2")]
-    with pytest.raises(InputError, match="row 1 has 1 cells where the header has 2"):
+    with pytest.raises(InputError, match="row 1: 1 cells where the header has 2"):
         load_rows(path)
 
 

@@ -399,7 +399,7 @@ def test_extra_rows_have_their_own_weights(data, tmp_path):
     [
         ("", "extra.csv: row 4, column weight: an empty cell is no number"),
         ("much", "extra.csv: row 4, column weight: “much” is no number"),
-        ("-1", "extra.csv: row 4, column weight is below 0"),
+        ("-1", "extra.csv: row 4, column weight: “-1” is below 0"),
         ("inf", "extra.csv: row 4, column weight: “inf” is no number"),
     ],
 )

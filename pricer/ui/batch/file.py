@@ -15,7 +15,7 @@ from pricer.errors import InputError
 from pricer.settings import Limits
 from pricer.tables.cells import Amounts, show, text_cell
 from pricer.tables.checks import MAX_USD
-from pricer.tables.columns import TEXT_NAMES, choose, has_text
+from pricer.tables.columns import TEXT_NAMES, choose, is_there
 from pricer.tables.reading import check_packed, open_table
 from pricer.tables.stream import Source, open_source
 from pricer.ui.batch import text
@@ -68,7 +68,7 @@ def look_at(path: Path | str, limits: Limits) -> Upload:
     head = list(islice(table.rows(), LOOKED_AT))
     if not head:
         raise InputError(text.NO_ROWS.format(title=table.shown))
-    text_column = None if has_text(usual) else _wordiest(names, [row.cells for row in head])
+    text_column = None if is_there("text", usual) else _wordiest(names, [row.cells for row in head])
     price = choose(names, ["price_usd"], table.shown).get("price_usd")
     source = _source(table.path, text_column, limits)
     first = tuple(
