@@ -33,7 +33,7 @@ UNCHANGED = """element => new Promise(resolve => {
 
 def drawn(page, chart):
     """The plot in the chart of that selector, once it is drawn."""
-    page.locator(f"{chart} .chart-drawn .main-svg").first.wait_for()
+    comes_to(page, f"document.querySelector('{chart} .chart-drawn .main-svg').checkVisibility()")
     return page.locator(f"{chart} .chart-plot")
 
 
