@@ -34,6 +34,42 @@ ROOT = Path(__file__).parent.parent
 _connect = socket.socket.connect
 
 
+# The files that take longest, first: one that begins last would leave the other workers idle. Browsers and training
+# by turns, for they do not want the same.
+LONG = [
+    "ui/test_evaluation_tab",
+    "train/test_stages",
+    "ui/test_page",
+    "bench/test_bench",
+    "ui/test_own_runs_tab",
+    "llama/test_predictor",
+    "ui/test_evaluation_view",
+    "train/test_finetune",
+    "ui/test_batch_tab",
+    "bench/test_score_8b",
+    "test_faults",
+    "ui/test_chart",
+    "test_space_start",
+    "ui/test_hostile_page",
+    "test_start",
+    "price/test_lattice",
+    "ui/test_guard",
+    "test_load",
+    "train/test_train_resume",
+    "scoring/test_ray",
+    "llama/test_pair",
+    "llama/test_gate",
+    "llama/test_product",
+    "train/test_calibrate",
+    "train/test_evaluate",
+]
+
+
+def pytest_collection_modifyitems(items):
+    places = {ROOT / "tests" / f"{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_network():
     """Any connection to another machine fails at once, with a sentence."""

@@ -28,6 +28,8 @@ from pricer.llama.pair import load_pair
 from pricer.settings import Settings
 from pricer.ui import build_demo
 from pricer.ui.evaluate import text
+from tests.processes import ended, fork
+from tests.programs import evaluate_and_die
 from train import evaluate, finetune, prepare
 
 ROOT = Path(__file__).parents[1]
@@ -79,24 +81,6 @@ def products(count):
 
 # Evaluation ----------------------------------------------------------------------------------------------
 
-DIES = """
-import os, signal, sys
-from train import evaluate
-
-add, left = evaluate.Progress.add, [5]
-
-def add_and_die(self, record):
-    add(self, record)
-    left[0] -= 1
-    if not left[0]:
-        self._file.write('{"index": 7, "gue')  # and a line is torn
-        self._file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-evaluate.Progress.add = add_and_die
-sys.exit(evaluate.main(sys.argv[1:]))
-"""
-
 
 @pytest.fixture
 def items(tmp_path):
@@ -107,8 +91,8 @@ def items(tmp_path):
 
 def test_evaluation_killed_goes_on_as_if_never_killed(items, tmp_path):
     command = [*items, "--out", str(tmp_path / "killed")]
-    died = subprocess.run([sys.executable, "-c", DIES, *command], cwd=ROOT, capture_output=True, timeout=120)
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    code, printed = ended(fork(evaluate_and_die, *command))
+    assert code == -signal.SIGKILL, printed
     assert runs.load_runs(tmp_path / "killed")["benchmark"] == {}  # no half of a run
     progress = tmp_path / "killed" / ".tiny-tuned.progress.jsonl"
     done = [json.loads(line)["index"] for line in progress.read_text().splitlines()[1:-1]]

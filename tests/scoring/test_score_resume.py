@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,8 @@ from pricer.scoring import engine as score
 from pricer.scoring import store
 from pricer.scoring.store import Journal, Store
 from pricer.settings import Limits, ModelRef, Settings
+from tests.processes import ended, fork
+from tests.programs import score_and_die
 from tests.scoring.commands import rejected, run, sentence
 
 ROOT = Path(__file__).parents[2]
@@ -322,47 +322,11 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(goods, tmp_path, monkeypatc
     assert len(pd.read_csv(out)) == 20
 
 
-CHILD = """
-import json, os, signal, sys
-from pricer.scoring import __main__ as command
-from pricer.scoring import engine as score
-from pricer.scoring import store
-from pricer.scoring.__main__ import main
-from pricer.scoring.store import Journal, Store
-from pricer.tables import stream as table_stream
-from pricer.llama.predictor import Predictor
-from dataclasses import replace
-
-table_stream.PART_ROWS = 8
-log, kill_after = sys.argv[1], int(sys.argv[2])
-batches = Predictor.predict_batches
-taken = 0
-
-def spied(self, prompts, which):
-    global taken
-    self.limits = replace(self.limits, batch_tokens=200)
-    for indices, answers in batches(self, prompts, which):
-        yield indices, answers
-        with open(log, "a") as file:  # the next batch was asked for, so this one was taken
-            file.writelines(json.dumps([which, prompts[i].text]) + "\\n" for i in indices)
-        taken += 1
-        if taken == kill_after:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-Predictor.predict_batches = spied
-sys.exit(main(sys.argv[3:]))
-"""
-
-
 def test_kill_9_in_the_middle_and_again(tmp_path, goods, monkeypatch, tiny_pair, scored):
     """Killed within the second part, then to the end; compared with a run in one go."""
-    script, out, log = tmp_path / "child.py", tmp_path / "out.csv", tmp_path / "log"
-    script.write_text(CHILD)
-
-    command = [sys.executable, script, log, 20, goods, out, "--passes", "base", "tuned"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    died = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=300)
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    out, log = tmp_path / "out.csv", tmp_path / "log"
+    code, printed = ended(fork(score_and_die, log, 20, goods, out, "--passes", "base", "tuned"))
+    assert code == -signal.SIGKILL, printed
     assert not out.exists()
     left = {path.name for path in Store(out).folder.iterdir()}
     assert {"part-00000000.parquet", "part-00000001.jsonl"} <= left  # in the middle indeed

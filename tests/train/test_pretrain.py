@@ -1,8 +1,7 @@
 """Pretraining on a tiny random Llama: what a step holds, that it learns, goes on, and is the same on two processes."""
 
 import json
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from pricer.prompt import build_prompt
+from tests import programs
+from tests.processes import ended, fork
 from train import pretrain
 from train.prompts import prompt_ids
 
@@ -92,9 +93,16 @@ def test_started_again_it_goes_on_behind_the_last_pass(read, texts, tmp_path, mo
 
 def test_two_processes_share_a_step(read, texts, tmp_path):
     base, whole = read
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "train.pretrain", *arguments(base, texts, tmp_path / "out")]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # What torchrun gives to each.
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = arguments(base, texts, tmp_path / "out")
+    two = [fork(programs.read, *command, **shared, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    for process in two:
+        code, printed = ended(process)
+        assert code == 0, printed
     record = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert record["processes"] == 2
     alone = json.loads((whole / "metrics.json").read_text())

@@ -15,7 +15,9 @@ from pricer.errors import SetupError
 from pricer.files import alone
 from pricer.manifest import Manifest
 from tests.conftest import tiny_llama
-from tests.train.commands import SMOKE, arguments, rows_of, start, training_steps
+from tests.processes import ended, fork
+from tests.programs import train_and_die
+from tests.train.commands import SMOKE, arguments, rows_of, training_steps
 from train import finetune, prepare, resume
 from train.output import last_checkpoint
 from train.prepared import is_prepared
@@ -35,35 +37,6 @@ RANDOM = {
     "eval_steps": 1,
     "save_steps": 1,
 }
-# kill -9 in the third step, and where it does most harm: weights and optimizer of checkpoint-6 are written, the
-# trainer's state is not.
-KILLED = """
-import os, signal, sys
-from transformers import Trainer
-from train import finetune
-
-training_step, save_rng_state = Trainer.training_step, Trainer._save_rng_state
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def step_and_die(self, *args, **kwargs):
-    loss = training_step(self, *args, **kwargs)
-    if self.state.global_step == 2:
-        die()
-    return loss
-
-def save_and_die(self, folder):
-    save_rng_state(self, folder)
-    if self.state.global_step == 6:
-        die()
-
-if sys.argv.pop(1) == "in a step":
-    Trainer.training_step = step_and_die
-else:
-    Trainer._save_rng_state = save_and_die
-sys.exit(finetune.main(sys.argv[1:]))
-"""
 
 
 def test_killed_twice_it_ends_as_if_never_killed(trained, tmp_path, monkeypatch):
@@ -74,9 +47,8 @@ def test_killed_twice_it_ends_as_if_never_killed(trained, tmp_path, monkeypatch)
     command = arguments(SMOKE, **fields, output=killed)
 
     for where, newest in (("in a step", "checkpoint-2"), ("in a checkpoint", "checkpoint-6")):
-        with start("-c", KILLED, where, *command, "--disable_tqdm", "True") as process:
-            printed, _ = process.communicate()
-        assert process.returncode == -signal.SIGKILL, printed
+        code, printed = ended(fork(train_and_die, where, *command, "--disable_tqdm", "True"))
+        assert code == -signal.SIGKILL, printed
         assert (killed / "checkpoints" / newest / "optimizer.pt").exists()
         assert not (killed / "metrics.json").exists()
 

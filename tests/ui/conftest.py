@@ -98,12 +98,13 @@ def open_page(browser):
 
 @pytest.fixture(scope="session")
 def seen_page(browser):
-    """`seen_page(url, width, height)`: a visitor who has been there before, so that their browser has the page's
+    """`seen_page(url, width, height, dark)`: a visitor who has been there before, so that their browser has the page's
     scripts at hand, which is most of a visit's time, and has kept nothing else. Each visit is a session of its own."""
     page = new_page(browser)
 
-    def seen_page(url, width=1280, height=900):
+    def seen_page(url, width=1280, height=900, dark=False):
         page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme="dark" if dark else "light")
         before = page.host
         go(page, "about:blank")
         if before:

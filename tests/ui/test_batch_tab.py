@@ -45,9 +45,9 @@ def app(tiny_pair, tiny_settings, serve):
 
 
 @pytest.fixture
-def open_tab(app, open_page):
-    def open_tab(**options):
-        page = open_page(app[0], **options)
+def open_tab(app, seen_page):
+    def open_tab(**look):
+        page = seen_page(app[0], **look)
         page.get_by_role("tab", name=text.BATCH_TAB).click()
         page.locator("#batch-file input[type=file]").wait_for(state="attached")
         return page

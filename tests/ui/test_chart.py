@@ -98,8 +98,8 @@ def event(page, wanted):
 
 
 @pytest.mark.browser
-def test_draws_once_loaded_and_asks_no_other_host(open_page, url):
-    page = open_page(url)
+def test_draws_once_loaded_and_asks_no_other_host(seen_page, url):
+    page = seen_page(url)
     drawn(page, "#scatter")
     drawn(page, "#bars")
     scripts = page.evaluate("[...document.scripts].filter(s => s.src.includes('plotly')).map(s => s.src)")
@@ -114,8 +114,8 @@ def test_draws_once_loaded_and_asks_no_other_host(open_page, url):
 
 
 @pytest.mark.browser
-def test_library_is_kept_by_the_browser(open_page, url):
-    response = open_page(url).request.get(f"{url}{PLOTLY_PATH}")
+def test_library_is_kept_by_the_browser(seen_page, url):
+    response = seen_page(url).request.get(f"{url}{PLOTLY_PATH}")
     assert response.ok
     assert "immutable" in response.headers["cache-control"]
     assert response.headers["content-encoding"] in ("br", "gzip")
@@ -193,8 +193,8 @@ def test_update_keeps_the_plot_and_its_zoom(seen_page, url):
 
 
 @pytest.mark.browser
-def test_colours_follow_the_page_without_the_server(open_page, url):
-    page = open_page(url, dark=True)
+def test_colours_follow_the_page_without_the_server(seen_page, url):
+    page = seen_page(url, dark=True)
     tick = "getComputedStyle(document.querySelector('#scatter .xtick text')).fill"
     drawn(page, "#scatter")
     comes_to(page, f"{tick} === getComputedStyle(document.body).color")

@@ -13,6 +13,7 @@ from pricer.arena.view import PANELS
 from pricer.settings import ModelRef
 from pricer.ui import build_demo, page_options, theme
 from pricer.ui.evaluate import text
+from tests.ui.waiting import drawn
 
 pytestmark = pytest.mark.browser
 
@@ -35,21 +36,27 @@ def run(name, **about):
     return Run(info, pd.DataFrame(table))
 
 
-@pytest.fixture
-def page(tiny_predictor, tiny_settings, serve, open_page, tmp_path, monkeypatch):
-    """The Evaluation tab on runs, items, categories and texts of that kind, under a model's name of that kind."""
+@pytest.fixture(scope="module")
+def url(tiny_predictor, tiny_settings, serve, tmp_path_factory):
+    """An app on runs, items, categories and texts of that kind, under a model's name of that kind."""
     shipped = {name: run(name, published=True, origin=SVG) for name in ("one", "two", "three")}
-    monkeypatch.setattr("pricer.ui.evaluate.tab.load_runs", lambda: {"benchmark": shipped})
-    monkeypatch.setattr("pricer.ui.evaluate.tab.load_items", lambda item_set: ITEMS)
     texts = ITEMS.assign(text=f"Item {HOSTILE} {SVG}", price=ITEMS["price_usd"])
-    texts[["index", "text", "price"]].to_parquet(tmp_path / "texts.parquet")
-    settings = replace(
-        tiny_settings, test_items=tmp_path / "texts.parquet", label=HOSTILE, base=ModelRef(HOSTILE)
-    )
-    demo = theme.silence(build_demo(tiny_predictor, "", settings))
-    page = open_page(serve(demo, **page_options(), show_error=True), width=1440)
+    file = tmp_path_factory.mktemp("texts") / "texts.parquet"
+    texts[["index", "text", "price"]].to_parquet(file)
+    settings = replace(tiny_settings, test_items=file, label=HOSTILE, base=ModelRef(HOSTILE))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pricer.ui.evaluate.tab.load_runs", lambda: {"benchmark": shipped})
+        patch.setattr("pricer.ui.evaluate.tab.load_items", lambda item_set: ITEMS)
+        demo = theme.silence(build_demo(tiny_predictor, "", settings))
+    return serve(demo, **page_options(), show_error=True)
+
+
+@pytest.fixture
+def page(url, seen_page):
+    """Its Evaluation tab."""
+    page = seen_page(url, width=1440)
     page.get_by_role("tab", name=text.EVALUATE_TAB).click()
-    page.locator("#scatter-b .chart-drawn .main-svg").first.wait_for()
+    drawn(page, "#scatter-b")
     return page
 
 

@@ -31,12 +31,11 @@ def url(tiny_predictor, tiny_settings, serve):
 
 
 @pytest.fixture
-def visit(open_page, seen_page, url):
+def visit(seen_page, url):
     """`visit()`: the page once its first answer is on it."""
 
-    def visit(dark=False, **size):
-        page = open_page(url, dark=True, **size) if dark else seen_page(url, **size)
-        page.set_default_timeout(60_000)
+    def visit(**look):
+        page = seen_page(url, **look)
         for which in WHICH:
             expect(price(page, which)).to_have_text(PRICE)
         drawn(page, "#chart-answer")
