@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pricer.errors import SetupError
 from pricer.llama.embedded import EMBEDDED_BASE, prepare_embedded_base
-from pricer.llama.gate import check_complete, check_finite, check_tokenizer, numbers
+from pricer.llama.gate import check_complete, check_finite, check_tokenizer, check_types, numbers
 from pricer.llama.hub import is_silent
 from pricer.llama.loading import explained, looks_like_a_path, quiet_transformers
 from pricer.settings import ModelRef, Settings
@@ -137,13 +138,16 @@ def _load_llama(ref: ModelRef, device: str, precision: str) -> tuple[LlamaForCau
                 name, revision=revision, output_loading_info=True, **options
             )
     check_complete(report, model, ref)
+    copy_again = "copy it again, or name another one in PRICER_BASE_MODEL"
+    if getattr(model.config, "quantization_config", None) is None:
+        check_types(Path(name).glob("*.safetensors"), f"The base model {ref}", copy_again)
     # What is longer than the model's context is looked at and cut; transformers would warn of it.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     check_tokenizer(tokenizer, model.get_input_embeddings().weight.shape[0], ref)
     check_finite(
         numbers(model),
         f"The base model {ref}",
-        "copy it again, or name another one in PRICER_BASE_MODEL",
+        copy_again,
     )
     if device == "cpu":
         # As mapped from the file the weights are not aligned in memory, which costs a quarter of the speed.

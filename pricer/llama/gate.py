@@ -102,6 +102,21 @@ def check_finite(named: Iterable[tuple[str, torch.Tensor]], what: str, advice: s
         raise SetupError(f"{what} holds NaN or infinity in {_some(bad, 'tensor')}: {advice}.")
 
 
+def check_types(files: Iterable[Path], what: str, advice: str) -> None:
+    """Refuse whole numbers and the like, which are half of a quantised weight and would be taken for all of it."""
+    from safetensors import safe_open
+
+    strange = []
+    for path in files:
+        with safe_open(path, "pt") as file:
+            types = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+        strange += [f"{key} ({kind})" for key, kind in types.items() if kind not in _FLOATS]
+    if strange:
+        raise SetupError(
+            f"{what} holds {_some(sorted(strange), 'tensor')} of another type than floating-point numbers: {advice}."
+        )
+
+
 def numbers(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """The model's numbers by name; of packed NF4 weights their scales."""
     for name, parameter in model.named_parameters():
@@ -220,16 +235,10 @@ def check_tensors(folder: Path, base: LlamaForCausalLM) -> None:
     from safetensors import safe_open
 
     rows = base.get_input_embeddings().weight.shape[0]
-    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+    path = folder / "adapter_model.safetensors"
+    check_types([path], f"The adapter {folder}", "save it in float32 and copy it again")
+    with safe_open(path, "pt") as file:
         found = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-        strange = sorted(
-            f"{key} ({s.get_dtype()})" for key, s in found.items() if s.get_dtype() not in _FLOATS
-        )
-        if strange:
-            raise SetupError(
-                f"The adapter {folder} holds {_some(strange, 'tensor')} of another type than floating-point "
-                "numbers: save it in float32 and copy it again."
-            )
         for key, part in found.items():
             is_embedding = key.split(".")[-1] == "weight" and {"embed_tokens", "lm_head"} & set(
                 key.split(".")

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pricer.errors import InputError
-from pricer.tables.arrow import escaped
+from pricer.tables.arrow import as_text, escaped
 from pricer.tables.cells import Amounts, product_cell, show, text_cell
 from pricer.tables.checks import MAX_USD
 from pricer.tables.columns import TEXT_NAMES, check_there, choose, is_there, row_text
@@ -109,12 +109,15 @@ def _amount(kind: str, value: float) -> float:
     return value
 
 
+def _is_number(cell: Any) -> bool:
+    return isinstance(cell, int | float) and not isinstance(cell, bool) and cell == cell
+
+
 def _whole(cell: Any, written: bool) -> int:
     """An item's number: as people write it in a CSV, elsewhere a number of the file's own."""
     if written and isinstance(cell, str) and _WHOLE.fullmatch(cell.strip()):
         return int(cell.strip().split(".")[0])
-    number = isinstance(cell, int | float) and not isinstance(cell, bool)
-    if number and 0 <= cell <= 2**53 and cell == int(cell):
+    if _is_number(cell) and 0 <= cell <= 2**53 and cell == int(cell):
         return int(cell)
     raise InputError("no item number")
 
@@ -129,6 +132,6 @@ def _flag(cell: Any, written: bool) -> bool:
 _READ: dict[str, Callable[[Any, bool], Any]] = {
     "index": _whole,
     "flag": _flag,
-    "label": lambda cell, written: show(text_cell(cell), LABEL_CHARS),
+    "label": lambda cell, written: show(text_cell(as_text(cell) if _is_number(cell) else cell), LABEL_CHARS),
     "any": lambda cell, written: cell,
 }

@@ -257,6 +257,8 @@ def test_an_adapter_of_a_base_with_more_tokens_names_both_counts(tiny_base, refu
         ),
         (rename("layers.1.mlp.up_proj", "layers.1.mlp.up"), "weight model.layers.1.mlp.up_proj.weight"),
         (fill(float("nan"), "layers.0.mlp"), "NaN or infinity in 3 tensors (model.layers.0.mlp."),
+        (cast(torch.int8), "tensors (lm_head.weight (I8), "),
+        (cast(torch.float8_e4m3fn), "(F8_E4M3), "),
         (fill(float("inf"), "model.norm"), "NaN or infinity in the tensor model.norm.weight"),
         (fill(1e30, "proj"), "answers with NaN or infinity, though its weights are numbers"),
         (add("model.layers.2.mlp.up_proj.weight", torch.ones(64, 32)), "has no place"),

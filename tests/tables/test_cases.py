@@ -292,6 +292,14 @@ def test_flags_and_groups_of_a_csv_are_what_they_were(put):
     assert rows["group"].nunique() == 2
 
 
+def test_a_category_may_be_a_number_in_any_file(put):
+    for path in (
+        put("text,price,category\nLamp,5,7\n"),
+        put([{"text": "Lamp", "price": 5, "category": 7}], "in.jsonl"),
+    ):
+        assert load_rows(path)["category"].tolist() == read_products(path).table["category"].tolist() == ["7"]
+
+
 # Types -----------------------------------------------------------------------------------------------------
 
 
