@@ -37,6 +37,7 @@ import importlib.util
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -151,11 +152,12 @@ class Way:
     run: Callable[[Sequence[Prompt], str], Any]  # one pass over prompts
     batched: bool = False
     passes: tuple[str, ...] = PASSES
+    both: Callable[[Sequence[Prompt]], Any] | None = None  # both passes side by side, where that way does it
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One way over some items. By pass: the lattice's nodes, and seconds."""
+    """One way over some items. By pass: the lattice's nodes, and seconds; of passes side by side, half for each."""
 
     round: int
     way: str
@@ -182,11 +184,14 @@ class Bench:
         def plain(prompts, which):
             plain_forward(pair, prompts, which, budget)
 
+        def both(prompts):
+            deque(predictor.both(prompts), maxlen=0)
+
         ways = [
-            Way(OURS, predictor.predict),
+            Way(OURS, predictor.predict, both=both),
             Way(SEED, lambda prompts, which: self.plain.greedy_text(prompts[0], which)),
             Way(PLAIN, plain),
-            Way(OURS_BATCH, predictor.predict, batched=True),
+            Way(OURS_BATCH, predictor.predict, batched=True, both=both),
             Way(PLAIN_BATCH, plain, batched=True),
         ]
         try:
@@ -223,12 +228,14 @@ class Bench:
     def time(self, number: int, way: Way, prompts: Sequence[Prompt]) -> None:
         ids = self.predictor.pair.tokenizer([prompt.text for prompt in prompts])["input_ids"]
         nodes, seconds = {}, {}
-        for which in way.passes:
+        runs = [way.passes] if way.both else [(which,) for which in way.passes]
+        for passes in runs:
             self.predictor.work = Work()
             start = time.perf_counter()
-            way.run(prompts, which)
-            seconds[which] = round(time.perf_counter() - start, 4)
-            nodes[which] = self.predictor.work.nodes
+            way.both(prompts) if way.both else way.run(prompts, *passes)
+            took = time.perf_counter() - start
+            seconds |= dict.fromkeys(passes, round(took / len(passes), 4))
+            nodes |= dict.fromkeys(passes, self.predictor.work.nodes // len(passes))
         tokens = sum(len(i) for i in ids)
         self.measured.append(Measured(number, way.name, len(prompts), tokens, nodes, seconds))
         print(json.dumps(asdict(self.measured[-1])), flush=True)

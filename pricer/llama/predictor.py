@@ -37,7 +37,7 @@ from pricer.settings import PASSES, Limits, Settings
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}  # where the limits name no number
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # where the limits name no number
 TOLERANCE, MAX_EDGES = 5e-4, 56  # how much of the lattice may be left out, see `pricer.price.lattice.Growth`
 VARIANTS = 2  # of one text, computed together: few, so that a person sees the first ones soon
 _SPARE = 2**27  # bytes that passes on a CPU may leave behind

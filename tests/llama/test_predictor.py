@@ -319,7 +319,7 @@ def test_prompts_are_named_by_their_place_in_the_whole_input(tiny_pair, monkeypa
 
 
 def test_seconds_are_each_texts_share(tiny_predictor):
-    answers = tiny_predictor.predict([tiny_predictor.prepare(text) for text in TEXTS], "base")
+    answers = tiny_predictor.predict([tiny_predictor.prepare(text) for text in TEXTS[:3]], "base")
     assert all(0 < answer.seconds < 60 for answer in answers)
     assert len({answer.seconds for answer in answers}) == 1  # one batch
 
