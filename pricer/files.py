@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -47,19 +47,26 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
 
 
 @contextmanager
-def alone(out: Path, doing: str) -> Iterator[None]:
-    """Hold the output `out`, a file or a folder, by a lock beside it. Raises InputError, with what the other process is
-    `doing`, where one holds it."""
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out.absolute().with_name(f".{out.name}.lock"))
+def alone(folder: Path, doing: str) -> Iterator[None]:
+    """Hold the output `folder` by a lock in it. Raises InputError, with what the other process is `doing`, where one
+    holds it. A folder that was not there and stays empty goes again."""
+    is_new = not folder.is_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(
-            f"Another process is {doing} {out}: let it finish, or name another output."
+            f"Another process is {doing} {folder}: let it finish, or name another output."
         ) from None
+    except (OSError, NotImplementedError):
+        pass  # a file system without locks; what else is wrong, who writes there is told
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
+        with suppress(OSError):  # a system on which an open file stays
+            Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+        with suppress(OSError):  # it is no longer empty
+            if is_new:
+                folder.rmdir()

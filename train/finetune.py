@@ -204,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
         mine = (
             alone(Path(recipe.output), "training into") if PartialState().is_main_process else nullcontext()
         )
-        with mine, whole_or_a_sentence(recipe.output):
+        with whole_or_a_sentence(recipe.output), mine:
             record = run(recipe, config)
     except PricerError as error:
         return report(error)

@@ -386,7 +386,7 @@ def main(argv: list[str] | None = None) -> int:
         recipe = load_pretraining(sys.argv[1:] if argv is None else argv)
         first = int(os.environ.get("RANK", 0)) == 0
         mine = alone(Path(recipe.output), "training into") if first else nullcontext()
-        with mine, whole_or_a_sentence(recipe.output):
+        with whole_or_a_sentence(recipe.output), mine:
             record = run(recipe)
     except PricerError as error:
         return report(error)

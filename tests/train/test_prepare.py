@@ -317,7 +317,7 @@ def test_a_wrong_file_is_one_sentence_and_exit_code_2(tmp_path, capsys):
         said = capsys.readouterr().err.strip().splitlines()[-1]
         assert stopped.value.code == 2, name
         assert words in said and "Traceback" not in said, name
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_column_names_are_mapped(tmp_path):

@@ -131,7 +131,10 @@ def test_two_do_not_work_into_one_folder(finished, other_rows, capsys):
         with pytest.raises(SystemExit, match="2"):
             prepare.main([str(other_rows), "--out", str(out)])
         assert f"Another process is preparing rows into {out}" in said(capsys)
-    assert content(out) == before and not [path for path in out.parent.iterdir() if path.suffix == ".lock"]
+    assert content(out) == before
+    with alone(out.parent / "new", "working on"):
+        pass
+    assert not (out.parent / "new").exists()  # nothing was put there
 
 
 @pytest.fixture(scope="module")
