@@ -82,7 +82,7 @@ def choose(
         }
     called = [name for name in names if normal(name) == A_NAME and name not in found.values()]
     if called and "title" in ours and "description" in found and not {"title", "product"} & found.keys():
-        found["title"] = called[0]
+        found = {"title": called[0], **found}
     return found
 
 

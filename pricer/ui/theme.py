@@ -78,7 +78,7 @@ CSS = f"""
 .dark {{ --color-accent: #e2e8f0;  /* selected tabs; the theme has no dark twin of it */
          --base-text: #a9b6c8; --tuned-text: #f59e0b; --focus: #93c5fd; }}
 .gradio-container :is(button, a, summary, input, textarea, select, [role], [tabindex]):focus-visible {{
-  outline: 2px solid var(--focus); outline-offset: 2px; }}
+  outline: 2px solid var(--focus) !important; outline-offset: 2px; }}  /* Gradio takes it from text boxes */
 @media (prefers-reduced-motion: reduce) {{
   /* No transition at all: a short one would keep a text box from being measured as it shrinks. */
   *, *::before, *::after {{ animation-duration: 1ms !important; transition: none !important; }} }}

@@ -12,6 +12,7 @@ from pricer.figures.style import usd
 from pricer.llama.shared import SharedPredictor
 from pricer.settings import Settings
 from pricer.ui import build_demo, page_options, text, theme
+from pricer.ui.compare import html
 from pricer.ui.compare import text as words
 from pricer.ui.compare.answer import Reader, View, load_examples
 from pricer.ui.compare.why import explain, shown
@@ -499,6 +500,11 @@ def test_what_was_tried_is_kept_in_the_browser_and_can_be_cleared(visit, tiny_pr
     predict(page, tiny_predictor, f"a lamp {HOSTILE}")
     predict(page, tiny_predictor, "a large table of glass")
     expect(rows).to_have_count(2)
+    page.locator("#actual input, #actual textarea").first.fill("20")  # what it cost comes to be known later
+    expect(rows.nth(0).locator("td").nth(3)).to_have_text("$20")
+    product(page).fill("something else")  # clears it, and leaves what was tried
+    expect(page.locator("#actual input, #actual textarea").first).to_have_value("")
+    expect(rows.nth(0).locator("td").nth(3)).to_have_text("$20")
     page.reload()
     expect(rows).to_have_count(2)
     rows.nth(1).get_by_role("button").click()
@@ -512,3 +518,13 @@ def test_what_was_tried_is_kept_in_the_browser_and_can_be_cleared(visit, tiny_pr
     done(page)
     expect(rows).to_have_count(0)
     assert clean(page)
+
+
+def test_the_cut_lies_where_the_models_stopped_reading_though_prices_are_hidden_before_it(tiny_predictor):
+    sentence = "Oak lamp for a desk, $49.99 today. "
+    *_, answer = Reader(SharedPredictor(tiny_predictor)).read(sentence * 40)
+    assert answer.prompt.truncated and answer.hidden
+    kept = answer.prompt.kept_chars
+    assert answer.given[:kept] == answer.read and "49.99" not in answer.given
+    behind = re.search('class="unread">(.*?)</span>', html.what_was_read(answer)).group(1)
+    assert (answer.read + behind.removesuffix(" …")).replace(" ", "") in answer.given.replace(" ", "")

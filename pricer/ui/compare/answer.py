@@ -26,12 +26,13 @@ FAR = 4.0  # from 300 % more on, "times" says it better than percent
 
 @dataclass(frozen=True)
 class Answer:
-    """What both models said of a text: `text` as it stood in the box, the prices that it names and whether they were
-    `hidden` from the models, its `place` in the line until it is its turn, and as far as they are done `predictions` and
+    """What both models said of a text: `text` as it stood in the box, `given` as the models got it, before it was cut; the
+    prices that it names and whether they were `hidden` from the models, its `place` in the line until it is its turn, and as far as they are done `predictions` and
     the `raw` texts that they would write.
     `is_product`: whether it reads like one, None while that is open."""
 
     text: str
+    given: str
     prompt: Prompt
     named_usd: tuple[float, ...] = ()
     hidden: bool = False
@@ -97,8 +98,9 @@ class Reader:
         named = named_prices(text[:NAMED_CHARS]) if isinstance(text, str) else []
         visible = without_prices(text, named) if named and hide else text
         hidden = bool(named and hide and visible)
-        prompt = self.predictor.prepare(visible if hidden else text)
-        answer = Answer(text, prompt, tuple(dict.fromkeys(price.usd for price in named)), hidden)
+        given = visible if hidden else text
+        prompt = self.predictor.prepare(given)
+        answer = Answer(text, given, prompt, tuple(dict.fromkeys(price.usd for price in named)), hidden)
         for found in self.predictor.ask(prompt, wanted):
             if isinstance(found, Place):
                 answer = replace(answer, place=found if found.before else None)

@@ -5,10 +5,8 @@ const compare = () => document.querySelector("#compare");
 let answered = null; // of the finished answer on the page: its text, prices, and how it was read
 
 /** Whether the text in the box is another one than the answer's. */
-function markStale() {
-  const stale = Boolean(answered && box() && box().value.trim() !== answered.text.trim());
-  compare()?.classList.toggle("stale", stale);
-}
+const isStale = () => Boolean(answered && box() && box().value.trim() !== answered.text.trim());
+const markStale = () => compare()?.classList.toggle("stale", isStale());
 
 /** What a person would type: Gradio hears of it, and so do the listeners below. */
 function type(field, value) {
@@ -94,6 +92,14 @@ window.pricer = {
   remember(row, rows, most) {
     if (!row) return rows ?? [];
     return [row, ...(rows ?? []).filter((other) => other.text !== row.text)].slice(0, most);
+  },
+
+  /** The answer on the page is read otherwise, as with an actual price: what is kept of it follows. */
+  reread(row, rows) {
+    if (!row || restoring || row.text !== answered?.text || isStale()) return rows ?? [];
+    answered = row;
+    history.replaceState({ ...history.state, pricer: reading(row) }, "");
+    return (rows ?? []).map((other) => (other.text === row.text ? row : other));
   },
 
   copyText: (row) => row && copy(document.querySelector("#copy-text"), row.lines),

@@ -205,14 +205,13 @@ def what_was_read(answer: Answer | None) -> str:
         return ""
     parts, title = [], words.READ_TITLE
     if answer.prompt.truncated:
-        given = len(answer.text.strip())
-        title = words.CUT.format(kept=answer.prompt.kept_chars, given=given)
+        title = words.CUT.format(kept=answer.prompt.kept_chars, given=len(answer.given.strip()))
     if answer.hidden:
         prices = ", ".join(f"<s>{usd_exact(price)}</s>" for price in answer.named_usd)
         parts.append(f"<p>{words.LEFT_OUT.format(prices=prices)}</p>")
     unread = ""
     if answer.prompt.truncated:
-        rest = answer.text.strip()[answer.prompt.kept_chars :][:UNREAD_CHARS]
+        rest = answer.given.strip()[answer.prompt.kept_chars :][:UNREAD_CHARS]
         unread = f'<span class="cut-mark">{words.READ_CUT}</span><span class="unread">{escape(rest)} …</span>'
     parts.append(f'<p class="read">{escape(answer.read)}{unread}</p>')
     return f"<details><summary>{title}</summary>{''.join(parts)}</details>"

@@ -357,10 +357,13 @@ class _Tab:
 
         self.pin.click(on_pin, [state, pinned, *view_inputs], [pinned, self.pin, *targets[1:]], **AT_ONCE)
         self.why.wire(state, view_inputs, self.read_view, AT_ONCE, TAKEN_APART)
+        reread = "(row, rows) => { rows = window.pricer.reread(row, rows); return [rows, rows]; }"
         for control in view_inputs:
-            control.change(
+            changed = control.change(
                 self.show, [state, pinned, *view_inputs], targets, trigger_mode="always_last", **AT_ONCE
             )
+            kept = [self.tried, self.strip]
+            changed.then(None, [parts["latest"], self.tried], kept, js=reread, **AT_ONCE)
         rule.change(lambda name: gr.update(info=self.rule_info(name)), rule, rule, **AT_ONCE)
         return CompareBox(
             product,
