@@ -19,7 +19,17 @@ def check(shipped_pair):
 
 
 @pytest.mark.parametrize(
-    "text", ["x", "???", "😀", "42", "How are you today?", "Tell me a joke", "Good morning"]
+    "text",
+    [
+        "x",
+        "???",
+        "😀",
+        "42",
+        "How are you today?",
+        "hello how are you today?",
+        "Tell me a joke",
+        "Good morning",
+    ],
 )
 def test_is_none(check, text):
     assert check(text) is False
@@ -35,6 +45,7 @@ def test_is_none(check, text):
         "iPhone 15 Pro 256 GB",
         "Cordless drill 20V, one battery, bag",
         "wireless mouse",
+        "what does a robot vacuum cost?",
         "blender",
     ],
 )

@@ -52,7 +52,7 @@ def lamps(rows, price="{:.2f}".format):
     ("content", "name", "usual", "text_column", "price_column"),
     [
         (lamps(3), "a.csv", ("title", "description"), None, "price"),
-        ("price,description,name\n5,of oak,Lamp\n", "a.csv", ("name", "description"), None, "price"),
+        ("price,description,name\n5,of oak,Lamp 0\n", "a.csv", ("name", "description"), None, "price"),
         ("Prompt\tActual price\na lamp\t5\n", "a.tsv", ("Prompt",), None, "Actual price"),
         ('{"text": "a lamp", "price": 5}\n', "a.jsonl", ("text",), None, "price"),
         ("sku,what,n\nA 1,a lamp of oak wood,5\n", "a.csv", (), "what", None),  # the wordiest

@@ -170,5 +170,5 @@ def test_without_models_the_tab_says_why(serve, open_page):
     demo = theme.silence(build_demo(None, "There is no adapter: set PRICER_ADAPTER.", Settings.from_env({})))
     page = open_page(serve(demo, **page_options(), show_error=True))
     page.get_by_role("tab", name=text.BATCH_TAB).click()
-    expect(page.locator(".batch .notice")).to_contain_text("There is no adapter: set PRICER_ADAPTER.")
+    expect(page.locator(".batch .prose.problem")).to_contain_text("There is no adapter: set PRICER_ADAPTER.")
     check(page)

@@ -62,7 +62,7 @@ class BatchTab:
         with gr.Column(elem_classes="batch"):
             if self.predictor is None:
                 words = text.NO_MODEL.format(problem=escape(self.problem))
-                gr.HTML(f'<p class="notice problem">{words}</p>')
+                gr.Markdown(words, elem_classes="notice problem")
                 return
             gr.HTML(text.HELP.format(most=self.most), elem_classes="batch-help")
             self.file = gr.File(label=text.FILE, file_types=FILE_TYPES, height=140, elem_id="batch-file")

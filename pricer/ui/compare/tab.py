@@ -165,7 +165,9 @@ class _Tab:
             gr.HTML(f"<span>{words.PREDICT_HINT}</span>", elem_classes="hint keys")
             gr.HTML(f"<span>{words.EXAMPLES}</span>", elem_classes="hint try")
             chips = [
-                gr.Button(e["label"], size="sm", elem_classes="chip", elem_id=f"example-{i}")
+                gr.Button(
+                    e["label"], size="sm", elem_classes="chip", elem_id=f"example-{i}", interactive=ready
+                )
                 for i, e in enumerate(self.examples)
             ]
         parts: dict[str, gr.components.Component] = {}
@@ -174,7 +176,7 @@ class _Tab:
             gr.HTML(f'<p role="status">{words.STALE}</p>', elem_id="stale")
             parts["cut"] = gr.HTML(shown["cut"], elem_id="cut", elem_classes="hide-when-empty")
         notice = gr.HTML(elem_id="notice", elem_classes="hide-when-empty")
-        with gr.Column(elem_id="answer"):
+        with gr.Column(elem_id="answer", visible=ready):
             with gr.Row(elem_classes="top"):
                 parts["lead"] = gr.HTML(shown["lead"], elem_id="lead")
                 with gr.Column(scale=0, min_width=316, elem_classes="knobs"):
@@ -199,7 +201,7 @@ class _Tab:
                 self.copy_text = gr.Button(words.COPY_TEXT, elem_id="copy-text", **small)
                 self.copy_link = gr.Button(words.COPY_LINK, elem_id="copy-link", **small)
             self.why.build()
-        with gr.Accordion(words.HOW, open=False, elem_classes="fold", elem_id="how"):
+        with gr.Accordion(words.HOW, open=False, elem_classes="fold", elem_id="how", visible=ready):
             gr.HTML(f"<p>{words.RULE_INTRO}</p>", elem_classes="hint")
             rule = gr.Radio(
                 [(words.RULES[name][0], name) for name in words.RULES],
