@@ -90,10 +90,10 @@ class Limits:
     text_chars: int = (
         1_000_000  # longer input is refused; far shorter input is already cut to the token budget
     )
-    queue: int = 32  # requests waiting; the next one is asked to come back
+    queue: int = 32  # requests waiting, at most; the next one is asked to come back
     # Of one visitor, for the models and with files; 0: any number. Fewer than the queue has places.
     requests_per_minute: int = 30
-    # Visitors whose state is kept, the latest ones: a quarter of a megabyte each, and their own runs. A request of
+    # Visitors whose state is kept, the latest ones: some ten kilobytes each, and their own runs. A request of
     # a program that names no session counts as a visitor.
     sessions: int = 1_000
     # Prompt tokens (padding included) in one forward pass; None: by device, see pricer.llama.predictor.
