@@ -82,7 +82,15 @@ class Load:
         """Hold every answer against the direct prediction of its text."""
         for one in self.answered:
             if not same(one.answer, expected[one.text]):
-                self.wrong.append(f"client {one.client} got another text's answer")
+                prices = [
+                    f"{which} ${said[which]['price_usd']:.2f} ({said[which]['low_usd']:.0f} to {said[which]['high_usd']:.0f})"
+                    for said in (one.answer, expected[one.text])
+                    for which in PASSES
+                ]
+                self.wrong.append(
+                    f"client {one.client} got another text's answer: {', '.join(prices[:2])}, and not "
+                    f"{', '.join(prices[2:])} ({one.text[:20]!r}...)"
+                )
 
     @property
     def grown(self) -> tuple[float, float]:
