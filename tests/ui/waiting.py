@@ -51,4 +51,5 @@ def comes_to(page, script, wanted=True):
     try:
         page.wait_for_function(f"{now} === {json.dumps(text)}")
     except TimeoutError:
-        assert page.evaluate(now) == text
+        found = page.evaluate(now)
+        assert found == text, f"{found} instead of {text}: {script}"
