@@ -37,14 +37,17 @@ _CONFIG = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False,
 # two matrices beside a layer.
 _ADAPTER = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "bias": "none"}
 _ANYTHING = {
-    "r",
+    "base_model_name_or_path",
+    "inference_mode",
     "lora_alpha",
     "lora_dropout",
-    "target_modules",
-    "inference_mode",
-    "revision",
+    "megatron_core",
     "peft_version",
-} | {*("base_model_name_or_path", "megatron_core", "qalora_group_size")}
+    "qalora_group_size",
+    "r",
+    "revision",
+    "target_modules",
+}
 _ATTENTION, _MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 
 
