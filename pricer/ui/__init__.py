@@ -31,6 +31,8 @@ PAGE_CSS = "".join(
     (Path(__file__).parent / name).read_text(encoding="utf-8")
     for name in ("page.css", "compare/compare.css", "batch/batch.css", "evaluate/evaluate.css")
 )
+# Gradio confines the page's `css` to what is above its footer. On a phone it does not offer the API's page there.
+FOOTER_STYLE = "<style>@media (max-width: 640px) { footer .divider { display: none !important; } }</style>"
 MAX_UPLOAD_BYTES = 100_000_000  # not even taken from the network; each upload has its own limit below that
 KEPT_SECONDS = 600  # an uploaded file that nothing has read
 SCRIPTS = ("page.js", "compare/compare.js", "evaluate/evaluate.js")
@@ -94,6 +96,7 @@ def page_options(limits: Limits | None = None) -> dict[str, Any]:
     upload_bytes = max(MAX_UPLOAD_BYTES, limits.upload_bytes)
     return look | {
         "css": look["css"] + PAGE_CSS,
+        "head": FOOTER_STYLE,
         "js": PAGE_JS,
         "max_file_size": upload_bytes,
         "max_threads": THREADS + min(limits.queue, MOST_IN_LINE),

@@ -103,7 +103,11 @@ def test_a_stop_while_tidying_up_leaves_the_output_alone(goods, tmp_path, monkey
     assert max(scored.values()) == 1 and not Store(out).folder.exists()
 
 
-def test_damaged_parts_and_torn_journals_are_scored_again(goods, whole, tmp_path, monkeypatch, scored):
+def test_damaged_parts_and_torn_journals_are_scored_again(
+    goods, whole, tmp_path, monkeypatch, scored, tiny_pair
+):
+    large = Predictor(tiny_pair, Limits(batch_tokens=4096))  # a part is one batch
+    monkeypatch.setattr(score, "load_predictor", lambda settings: large)
     out = tmp_path / "out.csv"
     with monkeypatch.context() as patch:
         stop_after(patch, Journal, "add", 5)  # the base pass of the third part

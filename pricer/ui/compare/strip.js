@@ -1,7 +1,7 @@
 // Browser side of pricer/ui/compare/kept.py; the body of a function of (element, trigger, props, server, upload, watch).
 const said = WORDS;
 const root = element.querySelector(".strip-root");
-const usd = (price) => (price === null || price === undefined ? "–" : `$${price.toLocaleString("en-US", { maximumFractionDigits: price < 10 ? 2 : 0 })}`);
+const usd = (price) => (price === null || price === undefined ? "–" : `$${price.toLocaleString("en-US", { minimumFractionDigits: price < 10 ? 2 : 0, maximumFractionDigits: price < 10 ? 2 : 0 })}`);
 const make = (tag, text, more = {}) => Object.assign(document.createElement(tag), { textContent: text }, more);
 
 function draw() {
