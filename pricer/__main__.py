@@ -64,9 +64,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _read_text(argument: str) -> str:
     if argument != "-":
-        if any(
-            "\udc80" <= c <= "\udcff" for c in argument
-        ):  # bytes that are no UTF-8, as Python hands them on
+        # Bytes that are no UTF-8, as Python hands them on.
+        if any("\udc80" <= c <= "\udcff" for c in argument):
             raise InputError("The text is not UTF-8: type it again, or convert it to UTF-8 first.")
         return argument
     try:

@@ -264,7 +264,7 @@ class Predictor:
         if flight.future:
             flight.future.result()
             return True
-        if isinstance(flight.begun, Texts) if flight.begun else self._is_lean(flight.ids):
+        if self._is_lean(flight.ids, flight.begun):
             flight.future = cores().submit(
                 lambda: flight.to_the_end(self._score(self.pair.llama, *flight.batch))
             )
@@ -280,8 +280,11 @@ class Predictor:
                 return True
         return False
 
-    def _is_lean(self, ids: Sequence[Sequence[int]]) -> bool:
-        """Whether `pricer.llama.forward` computes these prompts: it needs neither the adapter's switch nor its lock."""
+    def _is_lean(self, ids: Sequence[Sequence[int]], begun: Texts | Batch | None = None) -> bool:
+        """Whether `pricer.llama.forward` computes these prompts, as it does where it has `begun`: it needs neither the
+        adapter's switch nor its lock."""
+        if begun:
+            return isinstance(begun, Texts)
         weights = self.pair.weights
         return bool(weights and weights.reach(ids, self.lattice))
 
@@ -339,7 +342,7 @@ class Predictor:
         past: Sequence[int] = (),
     ) -> Texts | Batch:
         """A batch; behind the first `past[i]` tokens of what was `begun` where that is given."""
-        if isinstance(begun, Texts) if begun else self._is_lean(ids):
+        if self._is_lean(ids, begun):
             return Texts(self.pair.weights, which == "tuned", self.lattice, ids, begun, past)
         return Batch(llama, self.lattice, ids, self._send, begun, min(past, default=0))
 

@@ -2,8 +2,8 @@
 
 Whoever asks for both passes over one text stands in one line, in the order of coming. When the model is free it takes
 the first few texts of the line at once, each text once however many ask for it. Whoever has left before its turn is
-passed over, and what nobody waits for any more ends behind the pass that it is at. Whole batches (`predict_batches`) and phrases left out (`leave_out`) do not stand in
-the line; they take turns with it at the model (`pricer.llama.pair`).
+passed over, and what nobody waits for any more ends behind the pass that it is at. Whole batches (`predict_batches`) and
+phrases left out (`leave_out`) do not stand in the line; they take turns with it at the model (on a CPU `pricer.llama.cores`).
 """
 
 from __future__ import annotations
