@@ -11,7 +11,7 @@ from gradio.state_holder import SessionState
 
 class LightSession(SessionState):
     """Gradio's own holds a copy of every component's settings and follows what becomes of them, for links to a page as it
-    stands, which are not offered here. That is more than a megabyte, and 45 ms of the one thread that serves everybody,
+    stands, which are not offered here. That takes memory, and time of the one thread that serves everybody,
     for every new visitor and for every request of a program."""
 
     def __init__(self, blocks: gr.Blocks):
