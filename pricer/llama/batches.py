@@ -39,12 +39,13 @@ def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 @dataclass
 class Work:
-    """What a predictor had the model compute, in tokens: of prompts and of lattice nodes, each with the padding
-    beside them that made the batches' rows equally long."""
+    """What a predictor had the model compute, in tokens: of prompts, of which `known` were taken from another batch, and of
+    lattice nodes, each with the padding beside them that made the batches' rows equally long."""
 
     items: int = 0
     forward_passes: int = 0
     prompt_tokens: int = 0
+    known: int = 0
     prompt_padding: int = 0
     nodes: int = 0
     node_padding: int = 0

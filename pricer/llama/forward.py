@@ -78,6 +78,13 @@ class Weights:
 
 def why_not(llama: LlamaForCausalLM) -> str:
     """What this pass does not know of a model, or nothing where it knows all of it."""
+    if llama.device.type != "cpu" or llama.dtype != torch.float32:
+        return f"{llama.dtype} on {llama.device.type}"
+    return unknown(llama)
+
+
+def unknown(llama: LlamaForCausalLM) -> str:
+    """What is more than a Llama with a plain adapter, or nothing."""
     from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
@@ -88,8 +95,6 @@ def why_not(llama: LlamaForCausalLM) -> str:
     config = llama.config
     if type(llama) is not LlamaForCausalLM:
         return f"a {type(llama).__name__}"
-    if llama.device.type != "cpu" or llama.dtype != torch.float32:
-        return f"{llama.dtype} on {llama.device.type}"
     if config.hidden_act != "silu":
         return f"the activation {config.hidden_act}"
     if llama.model.rotary_emb.rope_type not in _ROPES:

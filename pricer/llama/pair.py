@@ -21,6 +21,7 @@ import torch
 
 from pricer.llama.adapter import Adapter, check_same_base, load_adapter_card
 from pricer.llama.base import choose_device, choose_precision, has_room_to_dequantise, load_base
+from pricer.llama.card import CardWeights, on_card, why_not_on_card
 from pricer.llama.forward import Weights, freeze, why_not
 from pricer.llama.gate import (
     check_all_put_on,
@@ -77,11 +78,12 @@ class LlamaPair:
     """A Llama whose adapter can be switched off; `llama` is the plain `LlamaForCausalLM` inside.
 
     `use("base")` and `use("tuned")` yield it in that state and hold it meanwhile, so concurrent requests never see
-    each other's state; they get it in the order of asking. `weights` are both passes' for `pricer.llama.forward`; None where
-    transformers' own pass has to serve.
+    each other's state; they get it in the order of asking. `weights` are both passes' for `pricer.llama.forward`, `card` for
+    `pricer.llama.rows`; None both where transformers' own pass has to serve.
     """
 
     weights: Weights | None = None
+    card: CardWeights | None = None
 
     def __init__(self, peft_model: Any, tokenizer: Any, adapter: Adapter):
         self._peft_model = peft_model
@@ -140,11 +142,16 @@ def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = 
         _check_answers(pair, settings)
         peft_model.requires_grad_(False)  # peft's switch asks for gradients when it puts the adapter on again
     if device == "cpu" and not loaded:  # packing takes a base's weights apart
-        if reason := why_not(pair.llama):
-            log.warning("Slower than it could be: the lean forward pass does not know %s.", reason)
-        else:
+        if not (reason := why_not(pair.llama)):
             pair.weights = freeze(pair.llama, precision)
         give_memory_back()
+    elif device != "cpu" and not settings.zero_gpu:
+        if not (reason := why_not_on_card(pair.llama)):
+            pair.card = on_card(pair.llama)
+    else:
+        return pair
+    if reason:
+        log.warning("Slower than it could be: the lean forward pass does not know %s.", reason)
     return pair
 
 

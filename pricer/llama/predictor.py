@@ -11,8 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,12 +18,15 @@ import numpy as np
 import torch
 
 from pricer.errors import InputError, SetupError
+from pricer.llama import plain
 from pricer.llama.batches import Work, token_batches
 from pricer.llama.cores import cores
+from pricer.llama.flight import Flight
 from pricer.llama.forward import Texts
 from pricer.llama.loading import give_memory_back
 from pricer.llama.pair import LlamaPair
 from pricer.llama.prediction import Comparison, Prediction, default_rule
+from pricer.llama.rows import Question, Rows
 from pricer.llama.tree import Batch
 from pricer.price.alike import Alike
 from pricer.price.distribution import PriceDistribution
@@ -43,6 +44,7 @@ VARIANTS = 2  # of one text, computed together: few, so that a person sees the f
 _SPARE = 2**27  # bytes that passes on a CPU may leave behind
 _TOKENISED = 4096  # prompts whose tokens are in memory at once
 _LOGITS = 2**24  # vocabulary-wide numbers in memory at once: 64 MiB in fp32
+_ON_CARD = 4  # times as many, or a card reads the head's matrix for too few
 
 
 class Predictor:
@@ -109,7 +111,7 @@ class Predictor:
 
     def both(self, prompts: Sequence[Prompt]) -> Iterator[tuple[str, list[Prediction]]]:
         """Both passes over a few prepared prompts, side by side, each as it is done: the fine-tuned one first."""
-        flights = [_Flight(which, *batch) for which in reversed(PASSES) for batch in self._batches(prompts)]
+        flights = [Flight(which, *batch) for which in reversed(PASSES) for batch in self._batches(prompts)]
         answers = {which: [None] * len(prompts) for which in reversed(PASSES)}
         missing = dict.fromkeys(answers, len(prompts))
         for which, indices, batch in self._fly(iter(flights)):
@@ -141,12 +143,12 @@ class Predictor:
         Batches hold prompts of like length, so little of a batch is padding, and at most
         `limits.batch_tokens` tokens, so memory does not grow with the input.
         """
-        for _, indices, predictions in self._fly(_Flight(which, *batch) for batch in self._batches(prompts)):
+        for _, indices, predictions in self._fly(Flight(which, *batch) for batch in self._batches(prompts)):
             yield indices, predictions
 
-    def _fly(self, waiting: Iterator[_Flight]) -> Iterator[tuple[str, list[int], list[Prediction]]]:
+    def _fly(self, waiting: Iterator[Flight]) -> Iterator[tuple[str, list[int], list[Prediction]]]:
         """Batch by batch as they are done: (pass, indices, predictions); `in_flight` of them are on their way."""
-        flights: deque[_Flight] = deque()
+        flights: deque[Flight] = deque()
 
         def start() -> None:
             while len(flights) < self.in_flight and (flight := next(waiting, None)):
@@ -221,7 +223,7 @@ class Predictor:
         for at in range(0, len(order), VARIANTS):
             rows = order[at : at + VARIANTS]
             past = [min(shared[i], len(ids[i]) - 1) for i in rows]
-            flights.append(_Flight(which, rows, [ids[i] for i in rows], begun, past, growth))
+            flights.append(Flight(which, rows, [ids[i] for i in rows], begun, past, growth))
         for _, rows, predictions in self._fly(iter(flights)):
             yield rows, predictions
 
@@ -234,7 +236,7 @@ class Predictor:
         inside = np.flatnonzero((starts >= begin) & (starts < begin + len(text)))
         ids = found["input_ids"]
         with self.pair.use("base") as llama:
-            if isinstance(batch := self._start(llama, [ids], "base"), Texts):
+            if isinstance(batch := self._start(llama, [ids], "base"), Texts | Rows):
                 batch.prompts(np.empty((1, 0), int))
                 before = [ids[:i] for i in inside]  # each behind all but its last token, which `batch` has
                 each = self._start(llama, before, "base", batch, [len(own) - 1 for own in before])
@@ -244,10 +246,10 @@ class Predictor:
             tokens = torch.tensor(ids, device=logits.device)[inside, None]
             return float(logits.float().log_softmax(-1).gather(1, tokens).mean())
 
-    def _begin(self, ids: list[int], which: str) -> tuple[Texts | Batch, Growth]:
+    def _begin(self, ids: list[int], which: str) -> tuple[Texts | Rows | Batch, Growth]:
         """A batch of one that has been computed, and its lattice."""
 
-        def begin(llama: LlamaForCausalLM) -> tuple[Texts | Batch, Growth]:
+        def begin(llama: LlamaForCausalLM) -> tuple[Texts | Rows | Batch, Growth]:
             batch, growth = self._start(llama, [ids], which), self._growth(which, 1)
             for _ in self._grow(llama, [ids], batch, growth):
                 pass
@@ -258,7 +260,7 @@ class Predictor:
         with self.pair.whole.use(which) as llama:
             return begin(llama)
 
-    def _advance(self, flight: _Flight) -> bool:
+    def _advance(self, flight: Flight) -> bool:
         """On a CPU: to its end, in a thread of its own, which is waited for the second time. Else to the next wait
         for the device; alone, to the end. Whether it has arrived there."""
         if flight.future:
@@ -280,7 +282,7 @@ class Predictor:
                 return True
         return False
 
-    def _is_lean(self, ids: Sequence[Sequence[int]], begun: Texts | Batch | None = None) -> bool:
+    def _is_lean(self, ids: Sequence[Sequence[int]], begun: Texts | Rows | Batch | None = None) -> bool:
         """Whether `pricer.llama.forward` computes these prompts, as it does where it has `begun`: it needs neither the
         adapter's switch nor its lock."""
         if begun:
@@ -293,7 +295,7 @@ class Predictor:
         llama: LlamaForCausalLM,
         ids: list[list[int]],
         which: str,
-        begun: Texts | Batch | None = None,
+        begun: Texts | Rows | Batch | None = None,
         past: Sequence[int] = (),
         whole: Growth | None = None,
     ) -> Generator[None, None, np.ndarray]:
@@ -316,18 +318,17 @@ class Predictor:
         return Growth(self.lattice, batch, tolerance=self.tolerance, max_edges=self.max_edges, probes=probes)
 
     def _grow(
-        self, llama: LlamaForCausalLM, ids: list[list[int]], batch: Texts | Batch, growth: Growth
+        self, llama: LlamaForCausalLM, ids: list[list[int]], batch: Texts | Rows | Batch, growth: Growth
     ) -> Generator[None, None, None]:
         """The prompts' pass and the nodes' until `growth` asks for no more."""
         nodes = growth.frontier()  # the prompt's end and, behind it, the lattice's first nodes
-        lengths = [len(own) for own in ids]
-        self._count(len(ids), sum(lengths), len(ids) * max(lengths), nodes[:, 1:])
+        self._count(batch, ids, nodes[:, 1:])
         hidden = batch.prompts(nodes[:, 1:])
         found = self._watched_probabilities(llama, hidden, nodes)
         yield
         growth.update(nodes, found())
         while (nodes := growth.frontier()).shape[1]:
-            self._count(0, 0, 0, nodes)
+            self._count(batch, [], nodes)
             hidden = batch.nodes(nodes)
             found = self._watched_probabilities(llama, hidden, nodes)
             yield
@@ -338,29 +339,42 @@ class Predictor:
         llama: LlamaForCausalLM,
         ids: list[list[int]],
         which: str,
-        begun: Texts | Batch | None = None,
+        begun: Texts | Rows | Batch | None = None,
         past: Sequence[int] = (),
-    ) -> Texts | Batch:
+    ) -> Texts | Rows | Batch:
         """A batch; behind the first `past[i]` tokens of what was `begun` where that is given."""
         if self._is_lean(ids, begun):
             return Texts(self.pair.weights, which == "tuned", self.lattice, ids, begun, past)
+        card = self.pair.card
+        if isinstance(begun, Rows):
+            return Rows(card, which == "tuned", self.lattice, ids, self._send, begun, past)
+        if card and not begun and card.reach(ids, self.lattice):
+            return self._question.start(which == "tuned", ids)
         return Batch(llama, self.lattice, ids, self._send, begun, min(past, default=0))
 
-    def _count(self, items: int, prompt_tokens: int, prompt_places: int, nodes: np.ndarray) -> None:
-        work, real = self.work, int((nodes >= 0).sum())
+    def _count(self, batch: Texts | Rows | Batch, ids: Sequence[Sequence[int]], nodes: np.ndarray) -> None:
+        """A pass over prompts, if any, and nodes."""
+        work, real, tokens = self.work, int((nodes >= 0).sum()), sum(map(len, ids))
+        in_rows = isinstance(batch, Rows)  # of tokens without padding
         with self._counting:
             work.forward_passes += 1
-            work.items += items
-            work.prompt_tokens += prompt_tokens
-            work.prompt_padding += prompt_places - prompt_tokens
+            work.items += len(ids)
+            work.prompt_tokens += tokens
+            work.known += int(batch.past.sum()) if in_rows and ids else 0
+            work.prompt_padding += 0 if in_rows else len(ids) * max(map(len, ids), default=0) - tokens
             work.nodes += real
-            work.node_padding += nodes.size - real
+            work.node_padding += 0 if in_rows else nodes.size - real
 
     def _send(self, array: np.ndarray) -> torch.Tensor:
         """The array on the model's device. A copy to a card is only ordered, so that nothing waits here for what the
         card still has to do before it."""
         tensor, device = torch.from_numpy(array), self.pair.device
         return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+    @cached_property
+    def _question(self) -> Question:
+        a, z = (self.pair.tokenizer(self.prepare(text).text)["input_ids"] for text in ("a", "Z"))
+        return Question(self.pair.card, self.lattice, self._send, a[: _shared(a, z)])
 
     @cached_property
     def _watched(self) -> torch.Tensor:
@@ -374,10 +388,12 @@ class Predictor:
         together = bool(lattice.is_stop[nodes[nodes >= 0]].all())
         rows = hidden.flatten(0, 1)
         out = torch.zeros(len(rows), 2 if together else len(self._watched), device=rows.device)
-        step = max(1, _LOGITS // llama.config.vocab_size)
+        most = _LOGITS * (_ON_CARD if rows.is_cuda else 1)
+        step = max(1, most // llama.config.vocab_size)
+        ways = self.pair.card.ways if self.pair.card else plain
         for part, place in zip(rows.split(step), out.split(step), strict=True):
-            logits = llama.lm_head(part).float()
-            found = (logits[:, self._watched] - logits.logsumexp(-1, keepdim=True)).exp_()
+            logits = llama.lm_head(part)
+            found = (logits[:, self._watched].float() - ways.log_sums(logits)).exp_()
             if not together:
                 place.copy_(found)
                 continue
@@ -409,39 +425,3 @@ def load_predictor(settings: Settings) -> Predictor:
     from pricer.llama.direct import read_pair
 
     return Predictor(read_pair(settings), settings.limits, prior=prior)
-
-
-@dataclass
-class _Flight:
-    """A batch on its way. begun, past, whole: as for `Predictor._score`."""
-
-    which: str
-    indices: list[int]
-    ids: list[list[int]]
-    begun: Texts | Batch | None = None
-    past: Sequence[int] = ()
-    whole: Growth | None = None
-    steps: Generator[None, None, np.ndarray] | None = None
-    future: Future[None] | None = None
-    started: float = field(default_factory=time.perf_counter)
-    ended: float = 0.0
-    probabilities: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        if self.which not in PASSES:
-            raise ValueError(f"a pass is one of {PASSES}, not {self.which!r}")
-
-    @property
-    def batch(self) -> tuple:
-        return self.ids, self.which, self.begun, self.past, self.whole
-
-    def to_the_end(self, steps: Generator[None, None, np.ndarray]) -> None:
-        self.started = time.perf_counter()
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return self.arrive(end.value)
-
-    def arrive(self, probabilities: np.ndarray) -> None:
-        self.probabilities, self.ended = probabilities, time.perf_counter()

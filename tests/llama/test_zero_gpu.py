@@ -76,7 +76,8 @@ def shared(spaces, tiny_pair):
         tokenizer=tiny_pair.tokenizer,
         adapter=tiny_pair.adapter,
         device=tiny_pair.device,
-        weights=None,  # as on a card
+        weights=None,  # transformers' own pass
+        card=None,
         use=use,
     )
     guarded.whole = guarded
