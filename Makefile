@@ -22,7 +22,7 @@ audit: constraints.txt
 	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 test: $(VENV)/test.done
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 $(VENV)/app.done: requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)

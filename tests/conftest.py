@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import importlib.util
 import json
 import os
@@ -68,6 +69,10 @@ LONG = [
 def pytest_collection_modifyitems(items):
     places = {ROOT / "tests" / f"{name}.py": place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what was imported stays; whatever collects garbage, as every training does, need not look at it
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -24,6 +24,7 @@ from pricer.errors import SetupError
 from pricer.prompt import MAX_USD, MIN_USD, TAIL
 
 PRICES = np.arange(MIN_USD, MAX_USD + 1)  # (999,) whole dollars
+DIGITS = frozenset("0123456789")
 ROOT = 0
 # Raise it with any change after which a text's distribution comes out otherwise by more than rounding: what was scored
 # before is then not gone on with.
@@ -52,21 +53,19 @@ class PriceLattice:
     """
 
     def __init__(self, tokenizer: Any):
-        tail = _encode(tokenizer, TAIL)
-        paths = []
-        for price in PRICES:
-            ids = _encode(tokenizer, f"{TAIL}{price}")
-            if ids[: len(tail)] != tail or len(ids) == len(tail):
-                raise SetupError(
-                    f"The tokenizer joins the prompt's {TAIL!r} with the digits behind it, so prices cannot be "
-                    "read off its next tokens: use a base model with a Llama tokenizer."
-                )
-            paths.append(tuple(ids[len(tail) :]))
+        spelled = [TAIL, *(f"{TAIL}{price}" for price in PRICES)]
+        tail, *spelled = tokenizer(spelled, add_special_tokens=False)["input_ids"]
+        paths = [tuple(ids[len(tail) :]) for ids in spelled]
+        if not all(paths) or any(ids[: len(tail)] != tail for ids in spelled):
+            raise SetupError(
+                f"The tokenizer joins the prompt's {TAIL!r} with the digits behind it, so prices cannot be "
+                "read off its next tokens: use a base model with a Llama tokenizer."
+            )
         self.paths = paths  # of $1 .. $999
 
-        vocabulary = {id_: _surface(tokenizer, token) for token, id_ in tokenizer.get_vocab().items()}
-        digits = sorted(id_ for id_, text in vocabulary.items() if text[:1] in "0123456789" and text[:1])
-        commas = [id_ for id_, text in vocabulary.items() if text == ","][:1]
+        vocabulary = tokenizer.get_vocab()  # a mark of a leading blank is no digit
+        digits = sorted(id_ for token, id_ in vocabulary.items() if token[:1] in DIGITS)
+        commas = [vocabulary[","]] if "," in vocabulary else []
         self.watched = np.array(digits + commas)  # (watched,)
         self.digits = slice(0, len(digits))
         self.comma = len(digits) if commas else None
@@ -265,13 +264,3 @@ def _as_the_evaluated(
     share = np.full_like(whole, default)
     np.divide((part * known).sum(axis=1, keepdims=True), whole, out=share, where=whole > 0)
     return np.where(known, part, mass * share)
-
-
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-def _surface(tokenizer: Any, token: str) -> str:
-    """A vocabulary entry as the text that it writes: SentencePiece marks a leading blank, byte-level BPE
-    writes ASCII as itself, so only the blank's mark must go."""
-    return token.replace("▁", " ").replace("Ġ", " ")

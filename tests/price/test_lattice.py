@@ -215,13 +215,16 @@ def words(vocabulary):
     """A tokenizer that takes the longest word of the vocabulary at each step."""
 
     class Words:
-        def __call__(self, text, **_):
+        def __call__(self, texts, **_):
+            return {"input_ids": list(map(self.ids, texts))}
+
+        def ids(self, text):
             ids = []
             while text:
                 word = max((w for w in vocabulary if text.startswith(w)), key=len)
                 ids.append(vocabulary.index(word))
                 text = text[len(word) :]
-            return {"input_ids": ids}
+            return ids
 
         def get_vocab(self):
             return {word: i for i, word in enumerate(vocabulary)}
