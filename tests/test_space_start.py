@@ -143,5 +143,7 @@ def test_without_a_base_it_says_so_and_opens(space, hidden, tmp_path):
     try:
         [line] = [line for line in app.log.read_text().splitlines() if line.strip()]
         assert EMBEDDED_BASE in line and "PRICER_BASE_MODEL" in line
+        with pytest.raises(Exception, match=re.escape(EMBEDDED_BASE)):
+            gradio_client.Client(app.url, verbose=False).predict(TEXT, api_name="/predict")
     finally:
         app.stop()

@@ -120,16 +120,3 @@ def test_port_in_use_is_one_sentence(app):
     assert "Traceback" not in second.stderr
     lines = [line for line in second.stderr.splitlines() if line.strip()]
     assert f"Port {app.port}" in lines[-1] and "PORT=" in lines[-1]
-
-
-def test_page_opens_without_an_adapter(tmp_path):
-    app = start(tmp_path, PRICER_ADAPTER="/nonexistent")
-    try:
-        lines = [line for line in app.log.read_text().splitlines() if line.strip()]
-        assert len(lines) == 1, lines
-        assert "/nonexistent" in lines[0] and "PRICER_ADAPTER" in lines[0]
-        client = gradio_client.Client(app.url, verbose=False)
-        with pytest.raises(Exception, match="/nonexistent"):
-            client.predict(TEXT, api_name="/predict")
-    finally:
-        app.stop()

@@ -275,12 +275,13 @@ class MadeUpModel:
         digits = list(range(len(lattice.watched)))
         if lattice.comma is not None:
             digits.remove(lattice.comma)
+        longer = self.p[..., digits].sum(-1)  # (rows, nodes)
         answer = np.ones((len(self.p), 999))
         for i, node in enumerate(lattice.price_node):
-            goes_on = self.p[:, node][:, digits].sum(-1)
+            goes_on = longer[:, node]
             if lattice.comma is not None:
                 comma = lattice.comma_node[node]
-                goes_on = goes_on + self.p[:, node, lattice.comma] * self.p[:, comma][:, digits].sum(-1)
+                goes_on = goes_on + self.p[:, node, lattice.comma] * longer[:, comma]
             answer[:, i] = 1 - goes_on
             while node > 0:
                 answer[:, i] *= self.p[:, lattice.parent[node], column[int(lattice.token[node])]]

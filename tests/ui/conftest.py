@@ -18,6 +18,7 @@ from pricer.arena.runs import load_items
 from pricer.arena.view import View
 from pricer.llama.predictor import Predictor
 from pricer.price.prior import load_prior
+from pricer.settings import Settings
 from pricer.ui import build_demo, page_options, theme
 from pricer.ui.text import EVALUATE_TAB
 from tests.ui.waiting import UNCHANGED, drawn
@@ -58,7 +59,10 @@ def new_page(browser, width=1280, height=900, dark=False):
         reduced_motion="reduce",
     )
     context.set_default_timeout(60_000)
-    page = context.new_page()
+    return watched(context.new_page())
+
+
+def watched(page):
     page.errors, page.foreign, page.host = [], [], ""
     page.unfold = partial(unfold, page)
     page.on("console", lambda m: page.errors.append(m.text) if m.type == "error" else None)
@@ -85,15 +89,16 @@ def open_page(browser):
     """`open_page(url, width, height, dark)`: a fresh visitor, who asks for a dark page or a light one."""
     pages = []
 
-    def open_page(url, before=None, **look):
-        pages.append(new_page(browser, **look))
+    def open_page(url, before=None, beside=None, **look):
+        # `beside` another page: a second window of the same browser, which has the page's scripts at hand
+        pages.append(watched(beside.context.new_page()) if beside else new_page(browser, **look))
         if before:  # for routes and init scripts
             before(pages[-1])
         return go(pages[-1], url)
 
     yield open_page
-    for page in pages:
-        page.context.close()
+    for context in {page.context for page in pages}:
+        context.close()
 
 
 @pytest.fixture(scope="session")
@@ -157,6 +162,30 @@ def evaluation_url(held_predictor, item_text, tiny_settings, serve, tmp_path_fac
     limits = replace(tiny_settings.limits, upload_bytes=1_000_000)
     demo = build_demo(held_predictor, "", replace(tiny_settings, test_items=file, limits=limits))
     return serve(theme.silence(demo), **page_options(limits), show_error=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_url(tiny_predictor, tiny_settings, serve):
+    """The whole app on a tiny Llama."""
+    demo = theme.silence(build_demo(tiny_predictor, "", tiny_settings))
+    return serve(demo, **page_options(), show_error=True)
+
+
+@pytest.fixture(scope="session")
+def calibrated_url(calibrated_predictor, tiny_settings, serve):
+    """The same with a calibration."""
+    demo = theme.silence(build_demo(calibrated_predictor, "", tiny_settings))
+    return serve(demo, **page_options(), show_error=True)
+
+
+@pytest.fixture(scope="session")
+def without_models(serve):
+    """An app whose models could not be loaded: (its address, what it says)."""
+    problem = (
+        "There is no adapter at /nowhere <script>window.x=1</script><img src=x onerror=window.x=1>: set it."
+    )
+    demo = theme.silence(build_demo(None, problem, Settings.from_env({})))
+    return serve(demo, **page_options(), show_error=True), problem
 
 
 @pytest.fixture

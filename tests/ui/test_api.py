@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from pricer.errors import InputError
 from pricer.llama.explain import leave_each_out
 from pricer.scoring.engine import Task, score_texts
-from pricer.settings import PASSES, Limits, Settings
+from pricer.settings import PASSES, Limits
 from pricer.ui import build_demo, page_options, theme
 
 ROOT = Path(__file__).parents[2]
@@ -35,9 +35,13 @@ FIELDS = {
 
 
 @pytest.fixture(scope="module")
-def client(tiny_predictor, tiny_settings, serve):
-    demo = theme.silence(build_demo(tiny_predictor, "", tiny_settings))
-    return gradio_client.Client(serve(demo, **page_options(), show_error=True), verbose=False)
+def client(tiny_url):
+    return gradio_client.Client(tiny_url, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def calibrated_client(calibrated_url):
+    return gradio_client.Client(calibrated_url, verbose=False)
 
 
 def without_seconds(answer):
@@ -62,10 +66,8 @@ def test_rule_may_be_left_out(client):
     assert answer["base"]["price_usd"] == answer["base"]["rules"]["log-mean"]
 
 
-def test_a_calibrated_adapter_gives_its_interval_and_its_rule(calibrated_predictor, tiny_settings, serve):
-    demo = theme.silence(build_demo(calibrated_predictor, "", tiny_settings))
-    client = gradio_client.Client(serve(demo, **page_options(), show_error=True), verbose=False)
-    answer = client.predict(TEXT, api_name="/predict")
+def test_a_calibrated_adapter_gives_its_interval_and_its_rule(calibrated_client, calibrated_predictor):
+    answer = calibrated_client.predict(TEXT, api_name="/predict")
     assert without_seconds(answer) == without_seconds(calibrated_predictor.compare(TEXT).to_dict("median"))
     assert (answer["base"]["calibrated"], answer["tuned"]["calibrated"]) == (False, True)
 
@@ -107,9 +109,8 @@ def test_a_batch_has_the_figures_of_the_scoring_engine(client, tiny_predictor, t
         assert [row[name] for row in answer] == pytest.approx(values, abs=0.011), name
 
 
-def test_a_batch_may_be_under_another_prior(calibrated_predictor, tiny_settings, serve):
-    demo = theme.silence(build_demo(calibrated_predictor, "", tiny_settings))
-    client = gradio_client.Client(serve(demo, **page_options(), show_error=True), verbose=False)
+def test_a_batch_may_be_under_another_prior(calibrated_client):
+    client = calibrated_client
     for prior in ("shop", "benchmark"):
         [row] = client.predict([TEXT], "tuned", "mean", prior, api_name="/predict_batch")
         one = client.predict(TEXT, "mean", prior, api_name="/predict")["tuned"]
@@ -159,10 +160,8 @@ def test_unknown_rule_is_one_sentence(client):
         client.predict([TEXT], "base", api_name="/predict_batch")
 
 
-def test_without_models_says_why(serve):
-    problem = "There is no adapter at /nowhere: set PRICER_ADAPTER."
-    demo = theme.silence(build_demo(None, problem, Settings.from_env({})))
-    client = gradio_client.Client(serve(demo, **page_options(), show_error=True), verbose=False)
+def test_without_models_says_why(without_models):
+    client = gradio_client.Client(without_models[0], verbose=False)
     with pytest.raises(Exception, match="There is no adapter at /nowhere"):
         client.predict(TEXT, api_name="/predict")
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from pricer.llama.predictor import Predictor
-from pricer.settings import Limits, Settings
+from pricer.settings import Limits
 from pricer.ui import build_demo, page_options, text, theme
 from pricer.ui.batch import text as batch_text
 
@@ -163,12 +163,4 @@ def test_what_cannot_be_used_is_one_sentence_and_the_next_file_is_taken(open_tab
     expect(page.locator("#batch-status [role=alert]")).to_have_count(0)
     page.locator("#batch-start").click()
     expect(page.locator("#batch-status")).to_contain_text("1 row priced")
-    check(page)
-
-
-def test_without_models_the_tab_says_why(serve, open_page):
-    demo = theme.silence(build_demo(None, "There is no adapter: set PRICER_ADAPTER.", Settings.from_env({})))
-    page = open_page(serve(demo, **page_options(), show_error=True))
-    page.get_by_role("tab", name=text.BATCH_TAB).click()
-    expect(page.locator(".batch .prose.problem")).to_contain_text("There is no adapter: set PRICER_ADAPTER.")
     check(page)

@@ -13,8 +13,6 @@ from playwright.sync_api import expect
 from pricer.arena.arena import Arena
 from pricer.arena.runs import load_items, load_runs
 from pricer.arena.view import EMBEDDED_PAIR, PANELS, SEED_PAIR, View
-from pricer.settings import Settings
-from pricer.ui import build_demo, page_options, theme
 from pricer.ui.evaluate import text
 from pricer.ui.evaluate.panels import slice_name
 from tests.ui.waiting import UNCHANGED, comes_to, drawn, still
@@ -433,9 +431,8 @@ def test_nothing_is_wider_than_a_phone(evaluation):
     check_clean(page)
 
 
-def test_works_without_models_and_texts_and_says_why(seen_page, serve):
-    problem = "There is no adapter at /nowhere."
-    url = serve(theme.silence(build_demo(None, problem, Settings.from_env({}))), **page_options())
+def test_works_without_models_and_texts_and_says_why(seen_page, without_models):
+    url, problem = without_models
     page = seen_page(f"{url}?{replace(SEED, item=7).to_query()}")
     expect_figures(page, SEED)
     expect(page.locator("#detail-head h4")).to_have_text(label(7))

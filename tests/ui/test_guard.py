@@ -415,7 +415,8 @@ def test_those_who_are_sent_away_come_back_one_after_the_other():
 def test_a_full_queue_is_said_on_the_page_and_to_programs(held, open_page):
     predictor, url = held.predictor, held.url
     assert call(url, ["a lamp that is kept", "median"])[0] == "complete"
-    working, waiting, late = (open_page(url) for _ in range(3))
+    working = open_page(url)
+    waiting, late = (open_page(url, beside=working) for _ in range(2))
     for page in (working, waiting, late):
         page.locator("#chart-answer .chart-drawn .main-svg").first.wait_for()
     shown = price(late).inner_text()

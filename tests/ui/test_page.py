@@ -7,12 +7,10 @@ from itertools import islice
 import pytest
 from playwright.sync_api import expect
 
-from pricer.errors import SetupError
 from pricer.figures.style import usd
 from pricer.llama.predictor import VARIANTS
 from pricer.llama.shared import SharedPredictor
-from pricer.settings import Settings
-from pricer.ui import build_demo, page_options, text, theme
+from pricer.ui import text
 from pricer.ui.compare import html
 from pricer.ui.compare import text as words
 from pricer.ui.compare.answer import Reader, View, load_examples
@@ -26,18 +24,12 @@ HOSTILE = "<script>window.x=1</script><img src=x onerror=window.x=1>"
 WHICH = ("base", "tuned")
 
 
-@pytest.fixture(scope="module")
-def url(tiny_predictor, tiny_settings, serve):
-    demo = theme.silence(build_demo(tiny_predictor, "", tiny_settings))
-    return serve(demo, **page_options(), show_error=True)
-
-
 @pytest.fixture
-def visit(seen_page, url):
+def visit(seen_page, tiny_url):
     """`visit()`: the page once its first answer is on it."""
 
     def visit(**look):
-        page = seen_page(url, **look)
+        page = seen_page(tiny_url, **look)
         for which in WHICH:
             expect(price(page, which)).to_have_text(PRICE)
         drawn(page, "#chart-answer")
@@ -167,7 +159,7 @@ def test_rule_and_axis_read_the_same_answer_otherwise(visit, tiny_predictor):
 
 
 def test_says_which_interval_was_checked_against_real_prices(
-    visit, open_page, serve, calibrated_predictor, tiny_settings
+    visit, open_page, calibrated_url, calibrated_predictor
 ):
     page = visit()
     page.unfold(words.HOW)
@@ -175,8 +167,7 @@ def test_says_which_interval_was_checked_against_real_prices(
         expect(page.locator(f"#head-{which} .interval")).to_contain_text(words.NOT_CALIBRATED)
     expect(page.locator("#rule input:checked")).to_have_value("log-mean")
 
-    demo = theme.silence(build_demo(calibrated_predictor, "", tiny_settings))
-    page = open_page(serve(demo, **page_options(), show_error=True))
+    page = open_page(calibrated_url)
     tuned, base = (page.locator(f"#head-{which} .interval") for which in ("tuned", "base"))
     expect(tuned.locator("abbr")).to_have_text("checked on 1,234 listings")
     expect(tuned.locator("abbr")).to_have_attribute("data-tip", re.compile("did not learn from.* held 91.2%"))
@@ -415,13 +406,14 @@ def test_the_switch_turns_dark_and_stays_so(visit):
     comes_to(page, is_dark, False)
 
 
-def test_opens_without_models(open_page, serve):
-    problem = f"There is no adapter at /nowhere {HOSTILE}: set PRICER_ADAPTER."
-    demo = theme.silence(build_demo(None, str(SetupError(problem)), Settings.from_env({})))
-    page = open_page(serve(demo, **page_options(), show_error=True))
+def test_opens_without_models(seen_page, without_models):
+    url, problem = without_models
+    page = seen_page(url)
     expect(page.locator(".prose.problem")).to_contain_text(problem)
     expect(page.locator("#predict")).to_be_disabled()
     expect(page.locator("#answer")).to_have_count(0)  # where there cannot be one
+    page.get_by_role("tab", name=text.BATCH_TAB).click()
+    expect(page.locator(".batch .prose.problem")).to_contain_text(problem)
     assert page.evaluate("typeof window.x") == "undefined"
     assert clean(page)
 
