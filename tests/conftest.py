@@ -39,16 +39,15 @@ _connect = socket.socket.connect
 # by turns, for they do not want the same.
 LONG = [
     "ui/test_evaluation_tab",
-    "train/test_stages",
+    "test_faults",
     "ui/test_page",
+    "train/test_stages",
     "bench/test_bench",
     "ui/test_own_runs_tab",
     "llama/test_predictor",
     "ui/test_evaluation_view",
-    "train/test_finetune",
     "ui/test_batch_tab",
     "bench/test_score_8b",
-    "test_faults",
     "ui/test_chart",
     "test_space_start",
     "ui/test_hostile_page",
@@ -56,7 +55,6 @@ LONG = [
     "price/test_lattice",
     "ui/test_guard",
     "test_load",
-    "train/test_train_resume",
     "scoring/test_ray",
     "llama/test_pair",
     "llama/test_gate",
@@ -64,11 +62,35 @@ LONG = [
     "train/test_calibrate",
     "train/test_evaluate",
 ]
+# One worker runs these, one after the other: each that forks has a server of its own, which imports everything
+# (see processes.py).
+FORKS = [
+    f"tests/{name}.py"
+    for name in (
+        "test_faults",
+        "train/test_finetune",
+        "train/test_train_resume",
+        "train/test_pretrain",
+        "scoring/test_score_resume",
+    )
+]
 
 
 def pytest_collection_modifyitems(items):
     places = {ROOT / "tests" / f"{name}.py": place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return FORKS[0] if file in FORKS else file
+
+    return ByFile(config, log)
 
 
 def pytest_collection_finish():

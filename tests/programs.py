@@ -4,13 +4,20 @@ import json
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
+from accelerate.commands.launch import launch_command, launch_command_parser
 from transformers import Trainer
 
 from pricer.llama.predictor import Predictor
 from pricer.scoring import __main__ as scoring
 from pricer.tables import stream
 from train import evaluate, finetune, pretrain
+
+
+def launch(*command):
+    os.chdir(Path(__file__).parents[1])  # where `-m` finds the modules
+    launch_command(launch_command_parser().parse_args(command))
 
 
 def read(*command):

@@ -1,10 +1,7 @@
 """`python -m train.finetune` as a test gives it, on rows made here."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -41,17 +38,6 @@ def arguments(recipe_file, **fields) -> list[str]:
         str(recipe_file),
         *(word for name, value in fields.items() for word in (f"--{name}", str(value))),
     ]
-
-
-def start(*command, **environment):
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def training_steps(out, step):

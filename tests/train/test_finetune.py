@@ -15,7 +15,9 @@ from pricer.llama.pair import load_pair
 from pricer.llama.predictor import Predictor
 from pricer.price.prior import PricePrior
 from pricer.settings import Settings
-from tests.train.commands import SMOKE, arguments, rows_of, start, training_steps
+from tests.processes import ended, fork
+from tests.programs import launch
+from tests.train.commands import SMOKE, arguments, rows_of, training_steps
 from train import finetune
 
 # End to end -----------------------------------------------------------------------------------------------
@@ -153,20 +155,11 @@ def test_two_processes_train_what_one_with_twice_the_batch_trains(trained, tmp_p
     }
     fields |= {"eval_steps": 1, "save_steps": 1, "gradient_checkpointing": True}
     two, one = tmp_path / "two", tmp_path / "one"
-    launch = [
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launching = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launching += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command = arguments(SMOKE, **fields, output=two)
-    with start(*launch, "-m", "train.finetune", *command) as process:
-        printed, _ = process.communicate()
-    assert process.returncode == 0, printed
+    code, printed = ended(fork(launch, *launching, "-m", "train.finetune", *command))
+    assert code == 0, printed
     assert printed.count('"error_usd"') == 1  # one of the two speaks
 
     # Both deal the same shuffled rows out, 16 a step.
