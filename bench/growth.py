@@ -36,6 +36,7 @@ from bench.products import products
 from pricer.errors import PricerError, report
 from pricer.llama.adapter import load_adapter_card
 from pricer.llama.loading import bitsandbytes_hidden
+from pricer.llama.predictor import Predictor
 from pricer.price.distribution import DEFAULT_RULE
 from pricer.scoring.__main__ import score_file
 from pricer.scoring.engine import PlainEngine, Task
@@ -99,11 +100,17 @@ class LoadedEngine(PlainEngine):
 
 
 def grow(
-    settings: Settings, tokens: tuple[int, int], lengths: Sequence[int], folder: Path
+    settings: Settings,
+    tokens: tuple[int, int],
+    lengths: Sequence[int],
+    folder: Path,
+    predictor: Predictor | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """What each length took: seconds, of them the processor's, and resident bytes at most. `tokens`: of a text, in the fewest and the most."""
+    """What each length took: seconds, of them the processor's, and resident bytes at most. `tokens`: of a text, in the
+    fewest and the most; `predictor`: that of the settings where none is given."""
     task = Task(settings, ("tuned",), DEFAULT_RULE)
     engine, adapter = LoadedEngine(task), load_adapter_card(settings)
+    engine._predictor = predictor
     engine.start()
     texts = list(
         products(min(DISTINCT, max(lengths)), engine._predictor.pair.tokenizer, tokens=tokens)["text"]

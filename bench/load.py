@@ -177,11 +177,11 @@ def order(number: int, repeated: Sequence[str], new: Sequence[str]) -> Iterator[
         yield others.choice(repeated), False
 
 
-def orders_of(clients: int, predictor: Predictor) -> list[Iterator[tuple[str, bool]]]:
-    """Every client's order, of made-up texts."""
-    texts = list(products(REPEATED + clients * NEW, predictor.pair.tokenizer, seed=1)["text"])
+def orders_of(clients: int, predictor: Predictor, new: int = NEW) -> list[Iterator[tuple[str, bool]]]:
+    """Every client's order, of made-up texts; `new`: of them its own."""
+    texts = list(products(REPEATED + clients * new, predictor.pair.tokenizer, seed=1)["text"])
     repeated = texts[:REPEATED]
-    return [order(n, repeated, texts[REPEATED + n * NEW :][:NEW]) for n in range(clients)]
+    return [order(n, repeated, texts[REPEATED + n * new :][:new]) for n in range(clients)]
 
 
 async def client(

@@ -14,7 +14,11 @@ agree (`off_by`) is seen on the model's own probabilities, prompts and nodes, of
 
 Share of the limit: 2 * weights of the layers * tokens / seconds, over what this card gives in a matrix product of
 8192 x 8192 x 8192 in bf16 kept up for 2 seconds, in the same run. `share` counts the prompts' own tokens, `share_with_nodes` the lattice's
-too; padding counts as nothing, and so does LoRA's own arithmetic.
+too; padding counts as nothing, and so does LoRA's own arithmetic. `known` are tokens of an item's prompt that it shares with
+all, which `pricer.llama.rows` computes once; they count as the prompt's own.
+
+`dequantised` and `nf4` run as the library does on a card (`pricer.llama.rows`); "transformers' pass" is its forward pass
+with our lean layers, "plain layers" with its own and peft's. On a CPU, for a try, our pass runs in its plain way.
 
 Prints a line of JSON per measurement as it is done, into results.jsonl as well, then a Markdown table. What does not
 fit into --seconds is left out, and said to be.
@@ -39,12 +43,23 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaForCausalLM
 
+from bench.machine import about as about_machine
 from bench.products import products
-from bench.shape_8b import Rehearsal, deep_base, save_random_adapter
-from bench.train_8b import GIB, SHAPES, clear, cudnn_attention, distance, say
+from bench.shape_8b import (
+    GIB,
+    SHAPES,
+    Rehearsal,
+    clear,
+    cudnn_attention,
+    deep_base,
+    distance,
+    save_random_adapter,
+    say,
+)
 from pricer.llama.batches import Work, token_batches
+from pricer.llama.card import on_card
 from pricer.llama.lean import make_lean, make_plain
 from pricer.llama.pair import LlamaPair, load_pair
 from pricer.llama.predictor import Predictor
@@ -52,11 +67,12 @@ from pricer.llama.quantised import dequantise_once
 from pricer.price.distribution import PriceDistribution
 from pricer.prompt import Prompt
 from pricer.settings import PASSES, Limits, ModelRef, Settings
-from train.finetune import versions
 
 BUDGET = 16384  # tokens in one forward pass, where nothing else is said
 BUDGETS = (8192, 32768, 65536)
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
 SEED = "seed's generate"
+TRANSFORMERS = "dequantised, transformers' pass"
 DISTINCT = 1000  # made-up products; longer inputs repeat them
 CHECKED = 32  # items whose distributions are compared between variants
 CHECKED_NODES = 16  # of each of them
@@ -90,13 +106,31 @@ def predict_both(predictor: Predictor, prompts: Sequence[Prompt], mixed: bool) -
 
 
 @contextmanager
-def plain_layers(pair: LlamaPair) -> Iterator[None]:
-    """Meanwhile the layers run as peft and transformers have them."""
-    make_plain(pair._peft_model)
+def transformers_pass(pair: LlamaPair) -> Iterator[None]:
+    """Meanwhile transformers' forward pass serves."""
+    own, pair.card = pair.card, None
     try:
         yield
     finally:
+        pair.card = own
+
+
+@contextmanager
+def plain_layers(pair: LlamaPair) -> Iterator[None]:
+    """Meanwhile it serves, and the layers run as peft and transformers have them."""
+    make_plain(pair._peft_model)
+    try:
+        with transformers_pass(pair):
+            yield
+    finally:
         make_lean(pair._peft_model)
+
+
+def loaded(settings: Settings, base: Any, tokenizer: Any) -> LlamaPair:
+    pair = load_pair(settings, (base, tokenizer))
+    if pair.device.type == "cpu":
+        pair.card = on_card(pair.llama)
+    return pair
 
 
 # --- measuring -----------------------------------------------------------------------------------
@@ -130,6 +164,7 @@ class Bench:
     limit: float  # operations a second
     file: Path
     until: float  # perf_counter at which nothing more is begun
+    only: Sequence[str] = ()  # variants; none: all
     results: list[dict[str, Any]] = field(default_factory=list)
     checked: dict[str, PriceDistribution] = field(default_factory=dict)
 
@@ -142,6 +177,8 @@ class Bench:
         return result
 
     def time_left_for(self, variant: str, seconds: float = 0) -> bool:
+        if self.only and variant not in self.only:
+            return False
         if fits := time.perf_counter() + seconds < self.until:
             return True
         self.add({"variant": variant, "left_out": "no time"})
@@ -184,6 +221,7 @@ class Bench:
             "share": round(self.share(work.prompt_tokens, seconds), 4),
             "share_with_nodes": round(self.share(work.prompt_tokens + work.nodes, seconds), 4),
             "padding": round(work.padding_share, 4),
+            "known": round(work.known / done, 1),
             "nodes": round(work.nodes / done, 1),
             "node_padding": round(work.node_padding / done, 1),
             "forward_passes": work.forward_passes,
@@ -254,7 +292,8 @@ def peak() -> dict[str, float]:
     return {"peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 2)}
 
 
-def measure(options: argparse.Namespace) -> Bench:
+def prepare(options: argparse.Namespace) -> tuple[Bench, Settings, LlamaForCausalLM, Any]:
+    """The bench, and the settings, the base and the tokenizer of its pair."""
     cuda = torch.cuda.is_available()
     device, precision = ("cuda:0", "nf4") if cuda else ("cpu", "fp32")
     options.out.mkdir(parents=True, exist_ok=True)
@@ -280,7 +319,7 @@ def measure(options: argparse.Namespace) -> Bench:
         precision=precision,
         dequantise=False,
     )
-    pair = load_pair(settings, (base, tokenizer))
+    pair = loaded(settings, base, tokenizer)
     limit = matrix_rate(pair.device)
     say(f"matrix product: {limit / 1e12:.1f}e12 operations/s; {weights / 1e9:.3f}e9 weights in the layers")
     predictor = Predictor(pair)
@@ -290,20 +329,19 @@ def measure(options: argparse.Namespace) -> Bench:
         f"{len(prompts)} prompts of {min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.1f} on average"
     )
     prompts = list(islice(cycle(prompts), options.items))
-    bench = Bench(pair, prompts, weights, limit, file, until)
+    bench = Bench(pair, prompts, weights, limit, file, until, options.only)
     about = {
         "shape": options.shape,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "precision": precision,
         "python": platform.python_version(),
-        "versions": versions(),
+        "versions": about_machine(PACKAGES)["versions"],
         "cuda": torch.version.cuda,
         "date": date.today().isoformat(),
         "limit_tflops": round(limit / 1e12, 2),
     }
     bench.add({"variant": "about"} | about)
-    measure_all(bench, settings, base, tokenizer, options)
-    return bench
+    return bench, settings, base, tokenizer
 
 
 def measure_all(bench: Bench, settings: Settings, base: Any, tokenizer: Any, options: Any) -> None:
@@ -320,13 +358,15 @@ def measure_all(bench: Bench, settings: Settings, base: Any, tokenizer: Any, opt
     wait()
     seconds, footprint = time.perf_counter() - start, base.get_memory_footprint() / GIB
     say(f"dequantised in {seconds:.1f} s, {footprint:.2f} GiB")
-    bench.pair = load_pair(settings, (base, tokenizer))
+    bench.pair = loaded(settings, base, tokenizer)
     bench.passes("dequantised")
     bench.passes("dequantised, one in flight", in_flight=1)
     with plain_layers(bench.pair):
         bench.passes("dequantised, plain layers")
-    with cudnn_attention():
-        bench.passes("dequantised, cuDNN's attention")
+    with transformers_pass(bench.pair):
+        bench.passes(TRANSFORMERS)
+        with cudnn_attention():
+            bench.passes(f"{TRANSFORMERS}, cuDNN's attention")
     for budget in options.budgets:
         bench.passes(f"dequantised, {budget // 1024}k tokens", budget=budget)
     bench.mixed()
@@ -345,7 +385,7 @@ def table(results: list[dict[str, Any]]) -> str:
         f"Python {about['python']}, {numbers}, CUDA {about['cuda']}; {about['date']}. Random weights in the shape "
         f"{about['shape']}.",
         "",
-        "| way | pass | items | items/s | share of the limit (with nodes) | padding | nodes per item | off by "
+        "| way | pass | items | items/s | share of the limit (with nodes) | padding | known, nodes per item | off by "
         "| peak memory |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -355,7 +395,7 @@ def table(results: list[dict[str, Any]]) -> str:
             continue
         share = f"{r['share']:.0%} ({r['share_with_nodes']:.0%})" if "share" in r else ""
         padding = f"{r['padding']:.1%}" if "padding" in r else ""
-        nodes = f"{r['nodes']:.0f}" if "nodes" in r else ""
+        nodes = f"{r['known']:.0f}, {r['nodes']:.0f}" if "nodes" in r else ""
         off = f"{r['off_by']:.0e}" if "off_by" in r else ""
         memory = f"{r['peak_gib']:.1f} GiB" if "peak_gib" in r else ""
         items = f"{r['items']:,}" if "items" in r else ""
@@ -371,8 +411,8 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.score_8b", description=__doc__.split("\n")[0])
+def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--only", nargs="*", default=(), help="variants, by their names in the table")
     parser.add_argument("--items", type=int, default=1000)
     parser.add_argument("--seed-items", type=int, default=24, help="of the seed's way, which is slow")
     parser.add_argument("--growth", type=int, nargs="*", default=[100, 1000, 10_000], help="items")
@@ -381,7 +421,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shape", choices=SHAPES, default="8b")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of a Llama 3 tokenizer")
     parser.add_argument("--out", type=Path, required=True)
-    bench = measure(parser.parse_args(argv))
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.score_8b", description=__doc__.split("\n")[0])
+    options = arguments(parser).parse_args(argv)
+    bench, *rest = prepare(options)
+    measure_all(bench, *rest, options)
     print(table(bench.results))
     return 0
 

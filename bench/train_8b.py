@@ -13,7 +13,6 @@ Any further --field value goes to the recipes. Prints a line of JSON for each re
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import platform
 import shutil
@@ -29,13 +28,14 @@ import numpy as np
 import pandas as pd
 import torch
 from peft import PeftModel
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
+from transformers import AutoTokenizer, LlamaForCausalLM, TrainerCallback
 
 from bench.products import products
+from bench.shape_8b import GIB, SHAPES, clear, distance, random_base, say
 from pricer.errors import InputError, PricerError, report
 from pricer.llama.adapter import load_adapter_card
-from pricer.llama.base import loading_options
-from pricer.llama.lean import make_lean, make_plain, without_plans
+from pricer.llama.card import on_card, why_not_on_card
+from pricer.llama.lean import make_lean, make_plain
 from pricer.llama.pair import LlamaPair, load_pair
 from pricer.llama.predictor import Predictor
 from pricer.price.distribution import PriceDistribution
@@ -45,62 +45,10 @@ from train.recipe import load_recipe
 from train.trainer import dollar_figures
 
 RECIPES = ["train/recipes/llama-3.1-8b.yaml", "train/recipes/llama-3.1-8b-seed.yaml"]
-# config.json of meta-llama/Llama-3.1-8B; `tiny` is for machines without a card.
-LLAMA_31_8B = {
-    "vocab_size": 128256,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 131072,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": False,
-    "bos_token_id": 128000,
-    "eos_token_id": 128001,
-    "rope_parameters": {
-        "rope_type": "llama3",
-        "rope_theta": 500000.0,
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
-    },
-}
-TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-SHAPES = {"8b": LLAMA_31_8B, "tiny": LLAMA_31_8B | TINY | {"num_key_value_heads": 2}}
-WEIGHT_STD = 0.02  # as Llamas are initialised
 TRAIN_ROWS = 512  # four steps of our recipe: the rows come again, as in a second epoch
 WARM_UP = 2  # steps that are not timed
 SCORING_TOKENS = 16384  # in one forward pass of a card
 TOLERANCE = 1e-3  # of the total variation between the adapter in memory and the one loaded again
-GIB = 2**30
-
-_started = time.perf_counter()
-
-
-def say(words: str) -> None:
-    print(f"[{time.perf_counter() - _started:6.1f} s] {words}", flush=True)
-
-
-def random_base(shape: dict[str, Any], device: str, precision: str, folder: Path) -> LlamaForCausalLM:
-    """A Llama of random weights, put in `precision` by the same `from_pretrained` that loads a real one. On a card
-    the whole of it is there in bf16 for a moment: 16 GB for the 8B. `folder` gets its config and is its name."""
-    config = LlamaConfig(**shape)
-    config.save_pretrained(folder)
-    with torch.device("meta"):
-        empty = LlamaForCausalLM(config).state_dict()
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    weights = {
-        name: torch.ones(weight.shape, dtype=dtype, device=device)
-        if name.endswith("norm.weight")
-        else torch.empty(weight.shape, dtype=dtype, device=device).normal_(std=WEIGHT_STD)
-        for name, weight in empty.items()
-    }
-    options = loading_options(device, precision)
-    base = LlamaForCausalLM.from_pretrained(None, config=config, state_dict=weights, **options)
-    base.name_or_path = str(folder)
-    return base.eval().requires_grad_(False)
 
 
 class Meter(TrainerCallback):
@@ -157,13 +105,6 @@ def memory_limit(gigabytes: float) -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-
-
-def clear() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
 
 
 @dataclass
@@ -240,6 +181,8 @@ class Bench:
                 # As it was saved, and is loaded.
                 parameter.data = parameter.data.to(torch.bfloat16).to(self.base.dtype)
         make_lean(model)  # as it is loaded
+        if not why_not_on_card(in_memory.llama):
+            in_memory.card = on_card(in_memory.llama)
         as_saved, _ = score(in_memory, items["text"], "tuned")
         del in_memory, model
         self.bare(meter)
@@ -290,11 +233,6 @@ def score(pair: LlamaPair, texts: pd.Series, which: str) -> tuple[PriceDistribut
         found = predictor.predict(prompts, which)
         seconds.append(time.perf_counter() - start)
     return PriceDistribution.stack([p.distribution for p in found]), len(texts) / min(seconds)
-
-
-def distance(p: PriceDistribution, q: PriceDistribution) -> float:
-    """Total variation between the price distributions of the same items, the largest."""
-    return float(0.5 * np.abs(p.conditional - q.conditional).sum(-1).max())
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -348,16 +286,6 @@ def write_products(data: Path, tokenizer: Any, train: int, validation: int) -> N
     rows[:train].to_parquet(data / "train.parquet")
     rows[train:].to_parquet(data / "validation.parquet")
     say(f"{len(rows)} products written")
-
-
-@contextmanager
-def cudnn_attention() -> Iterator[None]:
-    """Meanwhile attention runs as torch has it where nobody asks."""
-    torch.backends.cuda.enable_cudnn_sdp(True)
-    try:
-        yield
-    finally:
-        without_plans()
 
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:

@@ -33,18 +33,8 @@ from datasets import Dataset
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from trl import SFTTrainer
 
-from bench.train_8b import (
-    GIB,
-    SHAPES,
-    Meter,
-    arguments,
-    check_steps,
-    clear,
-    cudnn_attention,
-    random_base,
-    say,
-    write_products,
-)
+from bench.shape_8b import GIB, SHAPES, clear, cudnn_attention, random_base, say
+from bench.train_8b import Meter, arguments, check_steps, write_products
 from pricer.errors import InputError, PricerError, report
 from pricer.prompt import build_prompt
 from train.finetune import lora, run, versions

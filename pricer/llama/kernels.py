@@ -14,21 +14,21 @@ _BLOCK = 1024  # numbers of a row that one program takes
 
 
 @triton.jit
-def _gated(gate, up, out, gate_row, up_row, out_row, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+def _gated(gate, up, out, gate_row, up_row, width, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < WIDTH
+    inside = at < width
     g = tl.load(gate + row * gate_row + at, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(up + row * up_row + at, mask=inside, other=0.0).to(tl.float32)
     product = g / (1.0 + tl.exp(-g)) * u
-    tl.store(out + row * out_row + at, product.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + row * width + at, product.to(out.dtype.element_ty), mask=inside)
 
 
 def gated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
     n, width = gate.shape
     grid = (n, triton.cdiv(width, _BLOCK))
-    _gated[grid](gate, up, out, gate.stride(0), up.stride(0), width, WIDTH=width, BLOCK=_BLOCK)
+    _gated[grid](gate, up, out, gate.stride(0), up.stride(0), width, BLOCK=_BLOCK)
     return out
 
 
@@ -114,14 +114,14 @@ def join(found, sums, q, keys, values, seen) -> torch.Tensor:
 
 
 @triton.jit
-def _log_sums(logits, out, row_, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+def _log_sums(logits, out, stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, BLOCK)
     most = tl.full((BLOCK,), float("-inf"), tl.float32)
     whole = tl.zeros((BLOCK,), tl.float32)
     for first in range(0, WIDTH, BLOCK):
         at = first + lane
-        x = tl.load(logits + row * row_ + at, mask=at < WIDTH, other=float("-inf")).to(tl.float32)
+        x = tl.load(logits + row * stride + at, mask=at < WIDTH, other=float("-inf")).to(tl.float32)
         higher = tl.maximum(most, x)
         level = tl.where(higher == float("-inf"), 0.0, higher)  # nothing yet: exp(-inf - 0) is 0, and not NaN
         whole = whole * tl.exp(most - level) + tl.exp(x - level)

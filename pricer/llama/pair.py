@@ -112,6 +112,12 @@ class LlamaPair:
                 with self._peft_model.disable_adapter():
                     yield self.llama
 
+    @contextmanager
+    def alone(self) -> Iterator[LlamaForCausalLM]:
+        """`llama` in whatever state it is, for `pricer.llama.rows`, which does not look at it."""
+        with self._turns, torch.inference_mode():
+            yield self.llama
+
 
 def load_pair(settings: Settings, loaded: tuple[LlamaForCausalLM, Any] | None = None) -> LlamaPair:
     """The base and the adapter that the settings name. `loaded` is a base, whose own weights stay as they are, and its

@@ -257,7 +257,7 @@ class Predictor:
 
         if self._is_lean([ids]):
             return cores().submit(lambda: begin(self.pair.llama)).result()
-        with self.pair.whole.use(which) as llama:
+        with self._held(which, [ids]) as llama:
             return begin(llama)
 
     def _advance(self, flight: Flight) -> bool:
@@ -271,7 +271,7 @@ class Predictor:
                 lambda: flight.to_the_end(self._score(self.pair.llama, *flight.batch))
             )
             return False
-        with self.pair.whole.use(flight.which) as llama:
+        with self._held(flight.which, flight.ids, flight.begun) as llama:
             flight.steps = flight.steps or self._score(llama, *flight.batch)
             try:
                 next(flight.steps)
@@ -289,6 +289,15 @@ class Predictor:
             return isinstance(begun, Texts)
         weights = self.pair.weights
         return bool(weights and weights.reach(ids, self.lattice))
+
+    def _in_rows(self, ids: Sequence[Sequence[int]], begun: Texts | Rows | Batch | None = None) -> bool:
+        """Whether `pricer.llama.rows` computes these prompts, on a card: it does not need the adapter's switch either."""
+        if begun:
+            return isinstance(begun, Rows)
+        return bool(self.pair.card and self.pair.card.reach(ids, self.lattice))
+
+    def _held(self, which: str, ids: Sequence[Sequence[int]], begun: Texts | Rows | Batch | None = None):
+        return self.pair.alone() if self._in_rows(ids, begun) else self.pair.whole.use(which)
 
     def _score(
         self,
@@ -345,11 +354,8 @@ class Predictor:
         """A batch; behind the first `past[i]` tokens of what was `begun` where that is given."""
         if self._is_lean(ids, begun):
             return Texts(self.pair.weights, which == "tuned", self.lattice, ids, begun, past)
-        card = self.pair.card
-        if isinstance(begun, Rows):
-            return Rows(card, which == "tuned", self.lattice, ids, self._send, begun, past)
-        if card and not begun and card.reach(ids, self.lattice):
-            return self._question.start(which == "tuned", ids)
+        if self._in_rows(ids, begun):
+            return self._question.start(which == "tuned", ids, begun, past)
         return Batch(llama, self.lattice, ids, self._send, begun, min(past, default=0))
 
     def _count(self, batch: Texts | Rows | Batch, ids: Sequence[Sequence[int]], nodes: np.ndarray) -> None:

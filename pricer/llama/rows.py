@@ -193,10 +193,18 @@ class Question:
         self.weights, self.lattice, self.send, self.ids = weights, lattice, send, list(ids)
         self._computed: dict[bool, Rows] = {}
 
-    def start(self, tuned: bool, ids: Sequence[Sequence[int]]) -> Rows:
-        """A batch of these prompts; one that begins otherwise, and those with it, from their first token on."""
-        common = (self.weights, tuned, self.lattice)
-        count = len(self.ids)
+    def start(
+        self,
+        tuned: bool,
+        ids: Sequence[Sequence[int]],
+        begun: Rows | None = None,
+        past: Sequence[int] = (),
+    ) -> Rows:
+        """A batch of these prompts. begun, past: what else they have in common. One that begins otherwise is computed from
+        its first token on, and those with it."""
+        common, count = (self.weights, tuned, self.lattice), len(self.ids)
+        if begun:
+            return Rows(*common, ids, self.send, begun, past)
         if not count or any(len(own) <= count or list(own[:count]) != self.ids for own in ids):
             return Rows(*common, ids, self.send)
         if tuned not in self._computed:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from bench import train_8b, train_gpus, train_speed
+from bench import shape_8b, train_8b, train_gpus, train_speed
 from bench.products import products
-from bench.train_8b import LLAMA_31_8B, RECIPES
+from bench.shape_8b import LLAMA_31_8B
+from bench.train_8b import RECIPES
 
 SMALL = "--per_device_train_batch_size 2 --gradient_accumulation_steps 2 --save_strategy no --load_best_model_at_end False"
 
@@ -27,7 +28,7 @@ def tiny_bench(tmp_path, llama3_tokenizer):
     rows = products(12, llama3_tokenizer)
     rows[:8].to_parquet(data / "train.parquet")
     rows[8:].to_parquet(data / "validation.parquet")
-    base = train_8b.random_base(train_8b.SHAPES["tiny"], "cpu", "fp32", tmp_path / "base")
+    base = shape_8b.random_base(shape_8b.SHAPES["tiny"], "cpu", "fp32", tmp_path / "base")
     return train_8b.Bench(base, llama3_tokenizer, data, tmp_path, 4, 0, SMALL.split())
 
 
@@ -154,7 +155,7 @@ def test_the_limit_counts_the_weights_that_every_token_meets():
 
 def test_the_shape_is_llamas():
     with torch.device("meta"):
-        llama = train_8b.LlamaForCausalLM(train_8b.LlamaConfig(**LLAMA_31_8B))
+        llama = shape_8b.LlamaForCausalLM(shape_8b.LlamaConfig(**LLAMA_31_8B))
     assert sum(parameter.numel() for parameter in llama.parameters()) == 8_030_261_248  # as its page says
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import score_8b, train_8b
+from bench import score_8b, shape_8b
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_what_there_is_no_time_for_is_left_out_and_said_to_be(tokenizer_folder, 
 
 
 def test_copied_layers_are_as_many_as_the_shape_says_and_each_has_its_place(tmp_path):
-    shape = train_8b.SHAPES["tiny"] | {"num_hidden_layers": 3}
+    shape = shape_8b.SHAPES["tiny"] | {"num_hidden_layers": 3}
     base = score_8b.deep_base(shape, "cpu", "fp32", tmp_path)
     ids = torch.arange(1, 20)[None]
     with torch.inference_mode():
