@@ -1,9 +1,12 @@
-"""Which prompts go through the model together, and how much of that work is padding."""
+"""Which prompts go through the model together, what they begin with, and how much of that work is padding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 # Of a batch's tokens, at most. Smaller batches of short prompts exceed it, and over a file 5 % are kept.
 PADDING = 0.04
@@ -35,6 +38,33 @@ def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         tokens += lengths[i]
     if batch:
         yield batch
+
+
+class Question:
+    """Begins batches behind the tokens with which every prompt begins, `ids`, each pass over which is computed once.
+
+    lean: of a pass and prompts, and where they are given of a batch of one that has been computed and how many of its
+    tokens each prompt begins with, to a batch."""
+
+    def __init__(self, lean: Callable[..., Any], ids: Sequence[int]):
+        self.lean, self.ids = lean, list(ids)
+        self._computed: dict[bool, Any] = {}
+
+    def start(
+        self, tuned: bool, ids: Sequence[Sequence[int]], begun: Any = None, past: Sequence[int] = ()
+    ) -> Any:
+        """A batch of these prompts. begun, past: what else they have in common. One that begins otherwise is computed from
+        its first token on, and those with it."""
+        count = len(self.ids)
+        if begun:
+            return self.lean(tuned, ids, begun, past)
+        if not count or any(len(own) <= count or list(own[:count]) != self.ids for own in ids):
+            return self.lean(tuned, ids)
+        if tuned not in self._computed:
+            begun = self.lean(tuned, [self.ids])
+            begun.prompts(np.empty((1, 0), int))
+            self._computed[tuned] = begun
+        return self.lean(tuned, ids, self._computed[tuned], [count] * len(ids))
 
 
 @dataclass

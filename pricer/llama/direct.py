@@ -25,7 +25,7 @@ from pricer.llama.embedded import EMBEDDED_BASE, prepare_embedded_base
 from pricer.llama.forward import POSITIONS, Layer, Linear, Weights
 from pricer.llama.gate import check_finite, check_tokenizer
 from pricer.llama.loading import give_memory_back
-from pricer.llama.packing import Product, product
+from pricer.llama.packing import Product, joined, product
 from pricer.llama.pair import LlamaPair, Turns, load_pair
 from pricer.settings import PASSES, Settings
 
@@ -130,32 +130,38 @@ def _read(base: Path, adapter: Path, precision: str) -> tuple[Weights, Product]:
         _expect(found.shape == (wide,) and found.dtype == torch.float32)
         return found.clone()
 
-    def linear(at: str, part: str) -> Linear:
-        weight, (out, into) = own.pop(f"{at}.{part}.weight"), sizes[part]
-        _expect(weight.shape == (out, into) and weight.dtype == torch.float32)
-        if part.split(".")[1] not in lora["target_modules"]:
-            return Linear(product(weight, precision=precision), None)
-        down, up = (added.pop(f"base_model.model.{at}.{part}.lora_{side}.weight").float() for side in "AB")
-        _expect(down.shape == (lora["r"], into) and up.shape == (out, lora["r"]))
-        return Linear(
-            product(weight, precision=precision), (down.t().contiguous(), (up * scale).t().contiguous())
-        )
+    def linear(at: str, *parts: str) -> Linear:
+        weights, loras = [], []
+        for part in parts:
+            weight, (out, into) = own.pop(f"{at}.{part}.weight"), sizes[part]
+            _expect(weight.shape == (out, into) and weight.dtype == torch.float32)
+            weights.append(weight)
+            loras.append(None)
+            if part.split(".")[1] in lora["target_modules"]:
+                names = (f"base_model.model.{at}.{part}.lora_{side}.weight" for side in "AB")
+                down, up = (added.pop(name).float() for name in names)
+                _expect(down.shape == (lora["r"], into) and up.shape == (out, lora["r"]))
+                loras[-1] = down, up * scale
+        base = product(*joined(weights, [None] * len(parts)), precision)
+        return Linear.of(base, [len(weight) for weight in weights], loras)
 
     layers = []
     for number in range(config["num_hidden_layers"]):
         at = f"model.layers.{number}"
-        q, k, v, out = (linear(at, f"self_attn.{name}") for name in _ATTENTION)
-        gate, up, down = (linear(at, f"mlp.{name}") for name in _MLP)
+        qkv = linear(at, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+        out, down = linear(at, "self_attn.o_proj"), linear(at, "mlp.down_proj")
+        gate_up = linear(at, "mlp.gate_proj", "mlp.up_proj")
         before, between = norm(f"{at}.input_layernorm"), norm(f"{at}.post_attention_layernorm")
-        layers.append(Layer(before, q, k, v, out, between, gate, up, down))
+        layers.append(Layer(before, qkv, out, between, gate_up, down))
     embedding, last = own.pop("model.embed_tokens.weight").clone(), norm("model.norm")
     _expect(embedding.shape == (config["vocab_size"], wide) and embedding.dtype == torch.float32)
-    head = embedding if config["tie_word_embeddings"] else own.pop("lm_head.weight")
+    tied = config["tie_word_embeddings"]
+    head = embedding if tied else own.pop("lm_head.weight")
     _expect(head.shape == embedding.shape and head.dtype == torch.float32)
     _expect(not own and not added)
     cos, sin = _rotary_tables(config, head_width)
     weights = Weights(
-        embedding, tuple(layers), last, config["rms_norm_eps"], heads, kv_heads, head_width, cos, sin
+        embedding, tuple(layers), last, config["rms_norm_eps"], heads, kv_heads, head_width, cos, sin, tied
     )
     return weights, product(head)
 

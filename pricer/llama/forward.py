@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from pricer.llama.cores import cores
-from pricer.llama.packing import Product, pack
+from pricer.llama.packing import Product, pack, product
 from pricer.price.lattice import ROOT, PriceLattice
 
 if TYPE_CHECKING:
@@ -26,40 +26,55 @@ if TYPE_CHECKING:
 
 POSITIONS = 8192  # that the rotary tables hold, at most
 _ROPES = ("default", "linear", "llama3")  # whose tables do not hang on the text
+Lora = tuple[torch.Tensor, torch.Tensor]  # down (rank, in) and up (out, rank), the latter times its scale
+EVERY = 16  # how many tokens one of `Weights.some` stands for
 
 
 @dataclass(frozen=True)
 class Linear:
-    """One linear layer, and beside it what the adapter adds: down (in, rank) and up (rank, out), times its scale."""
+    """Linear layers that read the same, as one product, and what the adapter adds to each: first down (in, all ranks),
+    for all of them at once, and then, of each that has one, from its ranks up (rank, its width) to its columns."""
 
     base: Product
-    lora: tuple[torch.Tensor, torch.Tensor] | None
+    down: torch.Tensor | None
+    ups: tuple[tuple[slice, slice, torch.Tensor], ...]
+
+    @classmethod
+    def of(cls, base: Product, widths: Sequence[int], loras: Sequence[Lora | None]) -> Linear:
+        """widths: of the layers' outputs; loras: what the adapter adds to them."""
+        column = rank = 0
+        ups = []
+        for width, lora in zip(widths, loras, strict=True):
+            if lora:
+                ranks = slice(rank, rank := rank + len(lora[0]))
+                ups.append((ranks, slice(column, column + width), lora[1].t().contiguous()))
+            column += width
+        down = torch.cat([lora[0] for lora in loras if lora]).t().contiguous() if ups else None
+        return cls(base, down, tuple(ups))
 
     def __call__(self, x: torch.Tensor, tuned: bool) -> torch.Tensor:
         out = self.base(x)
-        if tuned and self.lora:
-            down, up = self.lora
-            out.addmm_(torch.mm(x, down), up)
+        if tuned and self.ups:
+            low = torch.mm(x, self.down)
+            for ranks, columns, up in self.ups:
+                out[:, columns].addmm_(low[:, ranks], up)
         return out
 
 
 @dataclass(frozen=True)
 class Layer:
     before: torch.Tensor  # the norms' weights: before attention, and before the two big products
-    q: Linear
-    k: Linear
-    v: Linear
+    qkv: Linear
     out: Linear
     between: torch.Tensor
-    gate: Linear
-    up: Linear
+    gate_up: Linear
     down: Linear
 
 
 @dataclass(frozen=True)
 class Weights:
     """A Llama with its adapter, which a pass takes in or leaves out. heads, kv_heads: of one layer; width: of a head;
-    cos, sin: (positions, width)."""
+    cos, sin: (positions, width). tied: the embedding is the output layer too."""
 
     embedding: torch.Tensor
     layers: tuple[Layer, ...]
@@ -70,6 +85,12 @@ class Weights:
     width: int
     cos: torch.Tensor
     sin: torch.Tensor
+    tied: bool
+
+    @cached_property
+    def some(self) -> Product:
+        """The output layer for every sixteenth token, where `tied`."""
+        return product(self.embedding[::EVERY].contiguous())
 
     def reach(self, ids: Sequence[Sequence[int]], lattice: PriceLattice) -> bool:
         """Whether the tables know all positions of these prompts and their nodes."""
@@ -121,17 +142,15 @@ def freeze(llama: LlamaForCausalLM, precision: str = "fp32") -> Weights:
         layers.append(
             Layer(
                 before=layer.input_layernorm.weight,
-                q=_linear(attention.q_proj, precision),
-                k=_linear(attention.k_proj, precision),
-                v=_linear(attention.v_proj, precision),
-                out=_linear(attention.o_proj, precision),
+                qkv=_linear(precision, attention.q_proj, attention.k_proj, attention.v_proj),
+                out=_linear(precision, attention.o_proj),
                 between=layer.post_attention_layernorm.weight,
-                gate=_linear(mlp.gate_proj, precision),
-                up=_linear(mlp.up_proj, precision),
-                down=_linear(mlp.down_proj, precision),
+                gate_up=_linear(precision, mlp.gate_proj, mlp.up_proj),
+                down=_linear(precision, mlp.down_proj),
             )
         )
-    pack(llama.lm_head, shared=llama.lm_head.weight is inner.embed_tokens.weight)
+    tied = llama.lm_head.weight is inner.embed_tokens.weight
+    pack(llama.lm_head, shared=tied)
     return Weights(
         embedding=inner.embed_tokens.weight,
         layers=tuple(layers),
@@ -142,17 +161,22 @@ def freeze(llama: LlamaForCausalLM, precision: str = "fp32") -> Weights:
         width=inner.layers[0].self_attn.head_dim,
         cos=cos[0],
         sin=sin[0],
+        tied=tied,
     )
 
 
-def _linear(module: Any, precision: str) -> Linear:
-    plain = getattr(module, "base_layer", module)
-    lora = None
-    if plain is not module:
-        (name,) = module.active_adapters
-        down, up = module.lora_A[name].weight, module.lora_B[name].weight * module.scaling[name]
-        lora = (down.t().contiguous(), up.t().contiguous())
-    return Linear(pack(plain, precision=precision), lora)
+def _linear(precision: str, *modules: Any) -> Linear:
+    """Of modules that read the same."""
+    plain = [getattr(module, "base_layer", module) for module in modules]
+    loras = []
+    for module, own in zip(modules, plain, strict=True):
+        if module is own:
+            loras.append(None)
+        else:
+            (name,) = module.active_adapters
+            loras.append((module.lora_A[name].weight, module.lora_B[name].weight * module.scaling[name]))
+    widths = [own.out_features for own in plain]
+    return Linear.of(pack(*plain, precision=precision), widths, loras)
 
 
 @dataclass
@@ -169,8 +193,9 @@ class _Text:
 
     @cached_property
     def sees(self) -> torch.Tensor:
-        """(length - past, length): which of its prompt's tokens each one that is computed here sees."""
-        return torch.ones(self.length - self.past, self.length, dtype=torch.bool).tril(self.past)
+        """Mask (length - past, length) of the prompt's tokens that are computed here: 0 for those before it and itself,
+        minus infinity for those behind."""
+        return torch.full((self.length - self.past, self.length), -torch.inf).triu_(self.past + 1)
 
 
 class Texts:
@@ -191,6 +216,7 @@ class Texts:
         past: Sequence[int] = (),
     ):
         self.weights, self.tuned, self.lattice, self.ids = weights, tuned, lattice, ids
+        self.past = np.array(past or [0] * len(ids))
         self.begun = begun.texts[0].kept if begun else None
         self.texts = [
             _Text(len(own), known, [], np.full(len(lattice), -1), count=len(own))
@@ -229,19 +255,15 @@ class Texts:
         for number, layer in enumerate(w.layers):
             cores().share()
             is_last = number == len(w.layers) - 1
-            normed = F.rms_norm(x, layer.before.shape, layer.before, w.epsilon)
-            q, k, v = self._rotated(
-                *(part(normed, self.tuned) for part in (layer.q, layer.k, layer.v)), cos, sin
-            )
+            q, k, v = self._rotated(layer.qkv(self._norm(x, layer.before), self.tuned), cos, sin)
             mixed = self._attend(number, q, k, v, lengths, counts, seen, is_last and with_prompts)
             if is_last and with_prompts:  # of the prompts, nothing but the ends is read
                 kept = torch.from_numpy(np.concatenate([ends - 1, np.arange(total, len(x))]))
                 x = x[kept]
-            x = x + layer.out(mixed, self.tuned)
-            normed = F.rms_norm(x, layer.between.shape, layer.between, w.epsilon)
-            gate, up = layer.gate(normed, self.tuned), layer.up(normed, self.tuned)
-            x = x + layer.down(F.silu(gate, inplace=True).mul_(up), self.tuned)
-        x = F.rms_norm(x, w.norm.shape, w.norm, w.epsilon)
+            x = layer.out(mixed, self.tuned).add_(x)
+            gate, up = layer.gate_up(self._norm(x, layer.between), self.tuned).chunk(2, dim=1)
+            x = layer.down(F.silu(gate).mul_(up), self.tuned).add_(x)
+        x = self._norm(x, w.norm)
         first = len(self.texts) if with_prompts else 0
         out = x.new_zeros(*nodes.shape, x.shape[-1])
         out[torch.from_numpy(real)] = x[first:]
@@ -262,15 +284,20 @@ class Texts:
             row, one = row[one > ROOT], one[one > ROOT]
         return torch.from_numpy(mask)
 
-    def _rotated(self, q, k, v, cos, sin) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Each (n, its heads' numbers) -> (n, heads, width), q and k turned by position."""
+    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """`F.rms_norm`, which reads x more often."""
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        return (x * size.add_(self.weights.epsilon).rsqrt_()).mul_(weight)
+
+    def _rotated(self, qkv, cos, sin) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values (n, heads, width) of (n, all heads' numbers), the first two turned by position."""
         w = self.weights
-        turned = torch.cat([q, k], dim=1).view(len(q), -1, w.width)
+        turned, v = qkv.view(len(qkv), -1, w.width).split([w.heads + w.kv_heads, w.kv_heads], dim=1)
         half = w.width // 2
         out = turned * cos
         out[..., :half].addcmul_(turned[..., half:], sin[..., :half], value=-1)
         out[..., half:].addcmul_(turned[..., :half], sin[..., half:])
-        return *out.split([w.heads, w.kv_heads], dim=1), v.view(len(v), -1, w.width)
+        return *out.split([w.heads, w.kv_heads], dim=1), v
 
     def _attend(self, number, q, k, v, lengths, counts, seen, ends_only) -> torch.Tensor:
         """What each token takes from those that it sees, (n, heads * width); with `ends_only` of the prompts' ends and

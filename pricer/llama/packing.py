@@ -7,6 +7,7 @@ they serve in plain PyTorch; where they are missing or give something else than 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -46,18 +47,47 @@ def product(weight: torch.Tensor, bias: torch.Tensor | None = None, precision: s
     return Product(weight.t().contiguous(), None, bias)
 
 
-def pack(layer: torch.nn.Linear, shared: bool = False, precision: str = "fp32") -> Product:
-    """The layer's product, from now on its forward pass as well, in inference. There is one copy of its weight: where
-    that is packed, the layer's own keeps its shape and reads as NaN. `shared`: others read it too, so it stays. Raises
-    ValueError the second time."""
-    if isinstance(layer.forward, Product):
+@dataclass(frozen=True)
+class Part:
+    """Some columns of a product of several layers, computed as a whole: what one of them gives."""
+
+    whole: Product
+    columns: slice
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.whole(x)[..., self.columns]
+
+
+def pack(*layers: torch.nn.Linear, shared: bool = False, precision: str = "fp32") -> Product:
+    """The product of layers that read the same, their outputs side by side; from now on their forward pass as well, in
+    inference. There is one copy of their weights: where that is packed, a layer's own keeps its shape and reads as NaN.
+    `shared`: others read it too, so it stays. Raises ValueError the second time."""
+    if any(isinstance(layer.forward, Product | Part) for layer in layers):
         raise ValueError("a layer cannot be packed twice")
-    bias = None if layer.bias is None else layer.bias.detach()
-    found = product(layer.weight.detach(), bias, precision)
-    if not shared:
-        layer.weight.data = found.matrix.t() if found.like is None else found.like
-    layer.forward = found
+    weights, biases = [layer.weight.detach() for layer in layers], [layer.bias for layer in layers]
+    found = product(*joined(weights, biases), precision)
+    first = 0
+    for layer, weight in zip(layers, weights, strict=True):
+        columns = slice(first, first := first + len(weight))
+        if not shared:
+            layer.weight.data = found.matrix[:, columns].t() if found.like is None else _shape_of(weight)
+        layer.forward = found if len(layers) == 1 else Part(found, columns)
     return found
+
+
+def joined(
+    weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor | None]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weights (out, in) and biases (out,) of layers that read the same, as of one; those without a bias have none or 0."""
+    if len(weights) == 1:
+        return weights[0], None if biases[0] is None else biases[0].detach()
+    if all(bias is None for bias in biases):
+        return torch.cat(list(weights)), None
+    own = [
+        weight.new_zeros(len(weight)) if bias is None else bias.detach()
+        for weight, bias in zip(weights, biases, strict=True)
+    ]
+    return torch.cat(list(weights)), torch.cat(own)
 
 
 @cache

@@ -19,14 +19,15 @@ import torch
 
 from pricer.errors import InputError, SetupError
 from pricer.llama import plain
-from pricer.llama.batches import Work, token_batches
+from pricer.llama.batches import Question, Work, token_batches
 from pricer.llama.cores import cores
 from pricer.llama.flight import Flight
 from pricer.llama.forward import Texts
+from pricer.llama.head import Head
 from pricer.llama.loading import give_memory_back
 from pricer.llama.pair import LlamaPair
 from pricer.llama.prediction import Comparison, Prediction, default_rule
-from pricer.llama.rows import Question, Rows
+from pricer.llama.rows import Rows
 from pricer.llama.tree import Batch
 from pricer.price.alike import Alike
 from pricer.price.distribution import PriceDistribution
@@ -43,8 +44,6 @@ TOLERANCE, MAX_EDGES = 5e-4, 56  # how much of the lattice may be left out, see 
 VARIANTS = 2  # of one text, computed together: few, so that a person sees the first ones soon
 _SPARE = 2**27  # bytes that passes on a CPU may leave behind
 _TOKENISED = 4096  # prompts whose tokens are in memory at once
-_LOGITS = 2**24  # vocabulary-wide numbers in memory at once: 64 MiB in fp32
-_ON_CARD = 4  # times as many, or a card reads the head's matrix for too few
 
 
 class Predictor:
@@ -330,16 +329,19 @@ class Predictor:
         self, llama: LlamaForCausalLM, ids: list[list[int]], batch: Texts | Rows | Batch, growth: Growth
     ) -> Generator[None, None, None]:
         """The prompts' pass and the nodes' until `growth` asks for no more."""
+        weights = None if isinstance(batch, Batch) else self.pair.weights
+        ways = self.pair.card.ways if self.pair.card else plain
+        head = Head(llama, ways.log_sums, self.lattice, self._watched, weights)
         nodes = growth.frontier()  # the prompt's end and, behind it, the lattice's first nodes
         self._count(batch, ids, nodes[:, 1:])
         hidden = batch.prompts(nodes[:, 1:])
-        found = self._watched_probabilities(llama, hidden, nodes)
+        found = self._watched_probabilities(head, hidden, nodes)
         yield
         growth.update(nodes, found())
         while (nodes := growth.frontier()).shape[1]:
             self._count(batch, [], nodes)
             hidden = batch.nodes(nodes)
-            found = self._watched_probabilities(llama, hidden, nodes)
+            found = self._watched_probabilities(head, hidden, nodes)
             yield
             growth.update(nodes, found())
 
@@ -352,11 +354,16 @@ class Predictor:
         past: Sequence[int] = (),
     ) -> Texts | Rows | Batch:
         """A batch; behind the first `past[i]` tokens of what was `begun` where that is given."""
-        if self._is_lean(ids, begun):
-            return Texts(self.pair.weights, which == "tuned", self.lattice, ids, begun, past)
-        if self._in_rows(ids, begun):
+        if self._is_lean(ids, begun) or self._in_rows(ids, begun):
             return self._question.start(which == "tuned", ids, begun, past)
         return Batch(llama, self.lattice, ids, self._send, begun, min(past, default=0))
+
+    def _lean(
+        self, tuned: bool, ids: list[list[int]], begun: Texts | Rows | None = None, past: Sequence[int] = ()
+    ) -> Texts | Rows:
+        if self.pair.card:
+            return Rows(self.pair.card, tuned, self.lattice, ids, self._send, begun, past)
+        return Texts(self.pair.weights, tuned, self.lattice, ids, begun, past)
 
     def _count(self, batch: Texts | Rows | Batch, ids: Sequence[Sequence[int]], nodes: np.ndarray) -> None:
         """A pass over prompts, if any, and nodes."""
@@ -366,7 +373,7 @@ class Predictor:
             work.forward_passes += 1
             work.items += len(ids)
             work.prompt_tokens += tokens
-            work.known += int(batch.past.sum()) if in_rows and ids else 0
+            work.known += int(np.broadcast_to(batch.past, len(ids)).sum()) if ids else 0
             work.prompt_padding += 0 if in_rows else len(ids) * max(map(len, ids), default=0) - tokens
             work.nodes += real
             work.node_padding += 0 if in_rows else nodes.size - real
@@ -380,33 +387,17 @@ class Predictor:
     @cached_property
     def _question(self) -> Question:
         a, z = (self.pair.tokenizer(self.prepare(text).text)["input_ids"] for text in ("a", "Z"))
-        return Question(self.pair.card, self.lattice, self._send, a[: _shared(a, z)])
+        return Question(self._lean, a[: _shared(a, z)])
 
     @cached_property
     def _watched(self) -> torch.Tensor:
         return self._send(self.lattice.watched)
 
     def _watched_probabilities(
-        self, llama: LlamaForCausalLM, hidden: torch.Tensor, nodes: np.ndarray
+        self, head: Head, hidden: torch.Tensor, nodes: np.ndarray
     ) -> Callable[[], np.ndarray]:
-        """(batch, n, hidden) -> next-token probabilities for `Growth.update`, once what is returned is called."""
-        lattice = self.lattice
-        together = bool(lattice.is_stop[nodes[nodes >= 0]].all())
-        rows = hidden.flatten(0, 1)
-        out = torch.zeros(len(rows), 2 if together else len(self._watched), device=rows.device)
-        most = _LOGITS * (_ON_CARD if rows.is_cuda else 1)
-        step = max(1, most // llama.config.vocab_size)
-        ways = self.pair.card.ways if self.pair.card else plain
-        for part, place in zip(rows.split(step), out.split(step), strict=True):
-            logits = llama.lm_head(part)
-            found = (logits[:, self._watched].float() - ways.log_sums(logits)).exp_()
-            if not together:
-                place.copy_(found)
-                continue
-            place[:, 0] = found[:, lattice.digits].sum(-1)
-            if lattice.comma is not None:
-                place[:, 1] = found[:, lattice.comma]
-        out = out.unflatten(0, hidden.shape[:2])
+        """`Head`'s, for `Growth.update`, once what is returned is called."""
+        out = head(hidden, nodes)
         if out.device.type != "cuda":
             return out.numpy
         host = torch.empty(out.shape, pin_memory=True).copy_(out, non_blocking=True)

@@ -184,31 +184,3 @@ class _Nodes:
 
 def _parts(products: Sequence[Product], x: torch.Tensor, tuned: bool) -> list[torch.Tensor]:
     return [part for product in products for part in product(x, tuned)]
-
-
-class Question:
-    """Begins batches behind the tokens with which every prompt begins, `ids`, each pass over which is computed once."""
-
-    def __init__(self, weights: CardWeights, lattice: PriceLattice, send: Callable, ids: Sequence[int]):
-        self.weights, self.lattice, self.send, self.ids = weights, lattice, send, list(ids)
-        self._computed: dict[bool, Rows] = {}
-
-    def start(
-        self,
-        tuned: bool,
-        ids: Sequence[Sequence[int]],
-        begun: Rows | None = None,
-        past: Sequence[int] = (),
-    ) -> Rows:
-        """A batch of these prompts. begun, past: what else they have in common. One that begins otherwise is computed from
-        its first token on, and those with it."""
-        common, count = (self.weights, tuned, self.lattice), len(self.ids)
-        if begun:
-            return Rows(*common, ids, self.send, begun, past)
-        if not count or any(len(own) <= count or list(own[:count]) != self.ids for own in ids):
-            return Rows(*common, ids, self.send)
-        if tuned not in self._computed:
-            begun = Rows(*common, [self.ids], self.send)
-            begun.prompts(np.empty((1, 0), int))
-            self._computed[tuned] = begun
-        return Rows(*common, ids, self.send, self._computed[tuned], [count] * len(ids))

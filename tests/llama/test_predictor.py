@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pricer.errors import InputError
+from pricer.llama import head as head_module
 from pricer.llama import predictor as predictor_module
 from pricer.llama.batches import PADDING, Work, full_enough, token_batches
 from pricer.llama.predictor import BATCH_TOKENS, Predictor
@@ -259,7 +260,7 @@ def test_without_nodes_there_is_no_mask_whatever_the_padding(llama3_pair, monkey
 
 
 def test_logits_over_the_vocabulary_stay_small(llama3_pair, monkeypatch):
-    monkeypatch.setattr(predictor_module, "_LOGITS", 3 * llama3_pair.llama.config.vocab_size)
+    monkeypatch.setattr(head_module, "_LOGITS", 3 * llama3_pair.llama.config.vocab_size)
     predictor = Predictor(llama3_pair)
     prompts = [predictor.prepare(text) for text in TEXTS]
     wanted = table(Predictor(llama3_pair).predict(prompts, "base"))
@@ -268,6 +269,22 @@ def test_logits_over_the_vocabulary_stay_small(llama3_pair, monkeypatch):
     monkeypatch.setattr(llama3_pair.llama.lm_head, "forward", lambda x: rows.append(len(x)) or head(x))
     assert np.abs(table(predictor.predict(prompts, "base")) - wanted).max() < 1e-6
     assert max(rows) == 3 and len(rows) > 3
+
+
+def test_the_question_that_all_prompts_begin_with_is_computed_once(tiny_pair, monkeypatch):
+    predictor, seen = Predictor(tiny_pair), []
+    embedding = torch.nn.functional.embedding
+    monkeypatch.setattr(
+        "pricer.llama.forward.F.embedding",
+        lambda ids, *rest: seen.append(ids.tolist()) or embedding(ids, *rest),
+    )
+    prompt = predictor.prepare("lamp")
+    ids = tiny_pair.tokenizer(prompt.text)["input_ids"]
+    for which, times in (("base", 1), ("base", 0), ("tuned", 1)):
+        seen.clear()
+        predictor.predict([prompt], which)
+        [known] = [n for n in range(len(ids)) if seen[times][: len(ids) - n] == ids[n:]]
+        assert known > 5 and (times == 0 or seen[0][:known] == ids[:known])
 
 
 def test_the_budget_goes_by_the_device_where_none_is_named(tiny_pair, monkeypatch):

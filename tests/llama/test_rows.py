@@ -15,10 +15,11 @@ from test_forward import SHAPES, adapted, rounds_of, tiny
 
 from pricer.llama import card, plain
 from pricer.llama.base import load_base
+from pricer.llama.batches import Question
 from pricer.llama.card import kernels_are_near, on_card, why_not_on_card
 from pricer.llama.pair import load_pair
 from pricer.llama.predictor import Predictor
-from pricer.llama.rows import Question, Rows
+from pricer.llama.rows import Rows
 from pricer.llama.tree import Batch
 from pricer.price.lattice import PriceLattice
 from pricer.settings import Settings
@@ -65,7 +66,9 @@ def test_it_gives_what_transformers_gives(digit_tokenizer, shape):
 def test_the_question_is_computed_once_and_changes_nothing(digit_tokenizer):
     model, lattice = tiny(digit_tokenizer), PriceLattice(digit_tokenizer)
     weights = on_card(model.get_base_model())
-    question = Question(weights, lattice, send, IDS[0][:3])
+    question = Question(
+        lambda tuned, ids, *begun: Rows(weights, tuned, lattice, ids, send, *begun), IDS[0][:3]
+    )
     rounds = [three(nodes) for nodes in rounds_of(lattice)]
     for tuned in (False, True):
         alone = states(Rows(weights, tuned, lattice, IDS, send), rounds)
