@@ -11,6 +11,7 @@ from pricer.llama.pair import Turns
 from pricer.llama.predictor import Predictor
 from pricer.llama.shared import ENTRY_BYTES, USUAL_CHARS, WAIT_SECONDS, Kept, Place, SharedPredictor
 from pricer.price.prior import load_prior
+from pricer.settings import Limits
 
 TEXTS = [f"Lamp {'made of wood ' * (n % 4)}in {n} sizes" for n in range(12)]
 
@@ -92,6 +93,44 @@ def test_those_who_wait_together_are_scored_together_each_with_its_own_answer(ti
             assert mine.own.probabilities == pytest.approx(direct.own.probabilities, abs=1e-4)
             assert (mine.adapter, mine.prior) == (direct.adapter, direct.prior)
     assert one.work.forward_passes < 0.8 * passes_alone
+
+
+def test_in_whatever_order_and_beside_whatever_work_a_text_gets_what_it_gets_alone(tiny_pair, threads):
+    one = Predictor(tiny_pair, Limits(batch_tokens=200))
+    prompts = [one.prepare(text) for text in TEXTS]
+    alone = [dict(one.both_passes(prompt)) for prompt in prompts]
+    phrases = [prompt.text for prompt in prompts[1:4]]
+    parts = [
+        found.own.probabilities
+        for _, batch in one.leave_out(prompts[0].text, phrases, "tuned")
+        for found in batch
+    ]
+
+    def ask(shared, k, answers):
+        answers.append((k, dict(shared.both_passes(prompts[k]))))
+
+    def score(order, which, answers):
+        for at, batch in one.predict_batches([prompts[k] for k in order], which):
+            answers.extend((order[i], {which: found}) for i, found in zip(at, batch, strict=True))
+
+    def leave_out():
+        for _, batch in one.leave_out(prompts[0].text, phrases, "tuned"):
+            yield from (found.own.probabilities for found in batch)
+
+    for seed in range(8):
+        order = np.random.default_rng(seed).permutation(len(TEXTS)).tolist()
+        shared, answers = SharedPredictor(one, together=1 + seed % 4, window_s=0), []
+        work = [threads.submit(ask, shared, k, answers) for k in order]
+        work += [threads.submit(score, order[seed:], which, answers) for which in ("base", "tuned")]
+        beside = threads.submit(lambda: list(leave_out()))
+        for future in work:
+            future.result(60)
+        assert len(answers) == len(TEXTS) + 2 * len(order[seed:])
+        for k, found in answers:
+            for which, prediction in found.items():
+                off = np.abs(prediction.own.probabilities - alone[k][which].own.probabilities)
+                assert off.max() < 1e-6, (seed, k, which)
+        assert all(np.abs(a - b).max() < 1e-6 for a, b in zip(beside.result(60), parts, strict=True))
 
 
 def test_what_was_asked_before_costs_nothing_under_any_prior_and_in_batches_too(held, shared):
