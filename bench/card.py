@@ -2,7 +2,7 @@
 
     python -m bench.card --tokenizer FOLDER --out out/card
 
-The model and what is put in its answers' place are those of `bench.score_8b`; FOLDER holds a Llama 3 tokenizer. Three parts,
+The model and what is put in its answers' place are those of `bench.score_8b`; FOLDER holds a Llama 3 tokenizer. Four parts,
 each with its own time, and one that fails keeps none of the others:
 
 - speed: variants of `bench.score_8b`, transformers' forward pass beside our own;
@@ -10,6 +10,7 @@ each with its own time, and one that fails keeps none of the others:
   new text and one of 20 that all ask for, and read all that the app's endpoint says of it. The answers' prices hang on the
   text here: the model's own probabilities of the price tokens, times those made up. Some of the answers are held against a
   direct prediction of their text, for the log-mean and the mean, to 2 %, since bf16 rounds otherwise in another batch;
+- kernels: what the card spends its time on in one batch of each pass;
 - growth: pricer.score on longer and longer files with the tuned pass (`bench.growth`).
 
 Prints lines of JSON as it goes, into the folder as well, and a Markdown table after each part.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 import sys
 import tempfile
@@ -43,7 +45,14 @@ from pricer.llama.shared import SharedPredictor
 from pricer.price.lattice import ROOT
 from pricer.settings import PASSES, Settings
 
-ONLY = (TRANSFORMERS, "dequantised", "nf4", "dequantised, 32k tokens")
+ONLY = (
+    TRANSFORMERS,
+    "dequantised",
+    "nf4",
+    "dequantised, three in flight",
+    "dequantised, 32k tokens",
+)
+KERNELS = 16  # rows of the table of what takes the card's time
 NEW = 200  # texts of each client alone, at most
 CHECKED = 200  # answers that are held against a direct prediction
 NEAR = 0.02  # of a price
@@ -173,6 +182,26 @@ def load_part(bench: Bench, options: argparse.Namespace) -> None:
     say(markdown([row | card]))
 
 
+# Kernels -------------------------------------------------------------------------------------------------
+
+
+def kernels_part(bench: Bench) -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    on_a_card = bench.pair.device.type == "cuda"
+    for which in PASSES:
+        predictor, prompts = bench.predictor(which), bench.prompts[:110]
+        predictor.predict(prompts, which)
+        activities = [ProfilerActivity.CUDA] if on_a_card else [ProfilerActivity.CPU]
+        with profile(activities=activities) as seen:
+            predictor.predict(prompts, which)
+        column = "self_cuda_time_total" if on_a_card else "self_cpu_time_total"
+        say(
+            f"{which}, {len(prompts)} items\n"
+            + seen.key_averages().table(sort_by=column, row_limit=KERNELS, max_name_column_width=90)
+        )
+
+
 # Growth --------------------------------------------------------------------------------------------------
 
 
@@ -234,12 +263,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--growth-seconds", type=float, default=150, help="for all of them")
     options = parser.parse_args(argv)
+    logging.basicConfig()
+    logging.getLogger("pricer").setLevel(logging.INFO)  # why our pass does not serve, or its kernels
     bench, settings, base, tokenizer = prepare(options)
     say(f"our pass, between its products: {getattr(bench.pair.card, 'ways', None)}")
     good = attempt("speed", lambda: measure_all(bench, settings, base, tokenizer, options))
     say("\n" + table(bench.results))
-    if bench.pair.card is None:
-        say("our pass does not serve here: why not stands above")
+    if bench.pair.card is None or any(
+        r["variant"] == "dequantised" and "left_out" in r for r in bench.results
+    ):
+        say("our pass does not serve here: why not stands above; from here on transformers' does")
+        bench.pair.card = None
+    good &= attempt("kernels", lambda: kernels_part(bench))
     good &= attempt("load", lambda: load_part(bench, options))
     good &= attempt("growth", lambda: growth_part(bench, settings, options))
     return 0 if good else 1

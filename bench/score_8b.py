@@ -31,6 +31,7 @@ import json
 import platform
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -190,10 +191,15 @@ class Bench:
         return predictor
 
     def passes(self, variant: str, **options: Any) -> None:
-        """Each pass over the prompts with its whole distributions."""
+        """Each pass over the prompts with its whole distributions. One that fails leaves the others theirs."""
         if not self.time_left_for(variant):
             return
-        seconds = [self.one_pass(variant, self.predictor(w, **options), w)["seconds"] for w in PASSES]
+        try:
+            seconds = [self.one_pass(variant, self.predictor(w, **options), w)["seconds"] for w in PASSES]
+        except Exception as error:
+            traceback.print_exc()
+            self.add({"variant": variant, "left_out": f"{type(error).__name__}: {error}"[:200]})
+            return
         both = round(len(self.prompts) / sum(seconds), 2)
         self.add({"variant": variant, "pass": "both", "items_per_second": both})
 
@@ -361,6 +367,7 @@ def measure_all(bench: Bench, settings: Settings, base: Any, tokenizer: Any, opt
     bench.pair = loaded(settings, base, tokenizer)
     bench.passes("dequantised")
     bench.passes("dequantised, one in flight", in_flight=1)
+    bench.passes("dequantised, three in flight", in_flight=3)
     with plain_layers(bench.pair):
         bench.passes("dequantised, plain layers")
     with transformers_pass(bench.pair):
