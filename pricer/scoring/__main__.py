@@ -66,7 +66,7 @@ def made_of(source: Source, task: Task, adapter: Adapter, device: str) -> dict[s
         "input": source.sha256,
         "text columns": source.text_columns,
         "characters at most": source.max_chars,
-        "parts": [source.part_rows, table_stream.PART_BYTES, ROW_BYTES],
+        "rows of a part": [source.part_rows, table_stream.PART_BYTES, ROW_BYTES],
         "passes": task.passes,
         "rule": task.rule,
         **predictions_made_of(task.settings, adapter, device, task.passes),

@@ -6,8 +6,9 @@ started again. Every row of the input ends in exactly one part, as a row to use 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,37 +59,37 @@ class Source:
 
     def parts(self, done: Collection[int] = ()) -> Iterator[Part]:
         """The file's parts in order, without those whose numbers are in `done`."""
-        number, size = 0, 0
-        usable: list[Row] = []
-        texts, rejected = [], []
-        for row in self.input.rows():
-            text, reason = ("", row.full_reason) if row.reason else self._text(row)
-            if reason:
-                rejected.append((row.number, reason))
-            else:
-                usable.append(row)
-                texts.append(text)
-                size += row.size
-            if len(usable) + len(rejected) == self.part_rows or size >= PART_BYTES:
-                if number not in done:
-                    yield self._part(number, usable, texts, rejected)
-                number, size = number + 1, 0
-                usable, texts, rejected = [], [], []
-        if (usable or rejected) and number not in done:
-            yield self._part(number, usable, texts, rejected)
+        for number, rows in enumerate(self._in_parts()):
+            if number not in done:
+                yield self._part(number, rows)
 
-    def _part(
-        self, number: int, usable: list[Row], texts: list[str], rejected: list[tuple[int, str]]
-    ) -> Part:
+    def first(self, most: int) -> Part:
+        """The first `most` rows as one part."""
+        return self._part(0, islice(self.input.rows(), most))
+
+    def _in_parts(self) -> Iterator[list[Row]]:
+        rows, size = [], 0
+        for row in self.input.rows():
+            rows.append(row)
+            size += row.size
+            if len(rows) == self.part_rows or size >= PART_BYTES:
+                yield rows
+                rows, size = [], 0
+        if rows:
+            yield rows
+
+    def _part(self, number: int, rows: Iterable[Row]) -> Part:
+        usable, texts, rejected = [], [], []
+        for row in rows:
+            try:
+                if row.reason:
+                    raise InputError(row.full_reason)
+                texts.append(product_cell(row_text(row.cells, self.chosen), self.max_chars))
+                usable.append(row)
+            except InputError as reason:
+                rejected.append((row.number, str(reason)))
         table = self.input.pass_on(usable, self.schema)
         return Part(number, [row.number for row in usable], texts, table, rejected)
-
-    def _text(self, row: Row) -> tuple[str, str]:
-        """(text, "") or ("", why there is none)."""
-        try:
-            return product_cell(row_text(row.cells, self.chosen), self.max_chars), ""
-        except InputError as reason:
-            return "", str(reason)
 
 
 @dataclass(frozen=True)

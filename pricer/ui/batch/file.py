@@ -17,7 +17,7 @@ from pricer.tables.cells import Amounts, show, text_cell
 from pricer.tables.checks import MAX_USD
 from pricer.tables.columns import TEXT_NAMES, choose, is_there
 from pricer.tables.reading import check_packed, open_table
-from pricer.tables.stream import Source, open_source
+from pricer.tables.stream import Part, Source, open_source
 from pricer.ui.batch import text
 
 PREVIEW_ROWS = 5
@@ -45,14 +45,10 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Products:
-    """The usable rows among a file's first. `price_usd`: NaN where there is none; `rejected`: (row, reason)."""
+class Products(Part):
+    """A file's first rows. `price_usd`: (usable rows,) dollars, NaN where there is none."""
 
-    rows: list[int]
-    texts: list[str]
-    table: pa.Table  # with the file's own columns
     price_usd: np.ndarray
-    rejected: list[tuple[int, str]]
 
 
 def look_at(path: Path | str, limits: Limits) -> Upload:
@@ -98,23 +94,11 @@ def read_products(
         raise InputError(text.SAME_COLUMN)
     if price_column is not None and price_column not in source.schema.names:
         raise InputError(text.GONE)
-    rows, texts, tables, rejected, left = [], [], [], [], most
-    for part in source.parts():
-        bad = dict(part.rejected)
-        kept = set(sorted([*part.rows, *bad])[:left])
-        taken = sum(row in kept for row in part.rows)
-        rows += part.rows[:taken]
-        texts += part.texts[:taken]
-        tables.append(part.table.slice(0, taken))
-        rejected += [found for found in part.rejected if found[0] in kept]
-        left -= len(kept)
-        if left <= 0:
-            break
-    table = pa.concat_tables(tables) if tables else source.schema.empty_table()
-    if not rows:
-        row, reason = rejected[0]
+    found = source.first(most)
+    if not found.rows:
+        row, reason = found.rejected[0]
         raise InputError(text.ALL_REJECTED.format(row=row, reason=reason))
-    return Products(rows, texts, table, _prices(table, price_column), rejected)
+    return Products(**vars(found), price_usd=_prices(found.table, price_column))
 
 
 def _source(path: Path, text_column: str | None, limits: Limits) -> Source:
