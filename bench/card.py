@@ -53,7 +53,7 @@ ONLY = (
     "dequantised, 32k tokens",
 )
 KERNELS = 16  # rows of the table of what takes the card's time
-NEW = 200  # texts of each client alone, at most
+NEW = 120  # texts of each client alone, at most
 CHECKED = 200  # answers that are held against a direct prediction
 NEAR = 0.02  # of a price
 CHECKED_RULES = ("log-mean", "mean")
@@ -259,7 +259,7 @@ def main(argv: list[str] | None = None) -> int:
         "--together", type=int, help="texts of the line in one pass, at most; default: the app's"
     )
     parser.add_argument(
-        "--lengths", type=int, nargs="*", default=[1000, 10_000, 30_000], help="items of the files"
+        "--lengths", type=int, nargs="*", default=[1000, 10_000, 25_000], help="items of the files"
     )
     parser.add_argument("--growth-seconds", type=float, default=150, help="for all of them")
     options = parser.parse_args(argv)
