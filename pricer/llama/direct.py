@@ -1,6 +1,6 @@
 """The embedded pair straight from its files, for the lean forward pass alone.
 
-transformers and peft take three seconds to be imported and to build modules, of which `pricer.llama.forward` then keeps
+transformers and peft take three seconds to be imported and to build modules and a tokenizer, of which `pricer.llama.forward` then keeps
 nothing but the weights. Those of the embedded base, which this program has prepared itself, and of a plain LoRA adapter are
 read here. Whatever is not exactly as expected goes the long way (`pricer.llama.pair`), where the gate says what is wrong.
 """
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +50,50 @@ _ANYTHING = {
 _ATTENTION, _MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 
 
+class Tokenizer:
+    """The base's tokenizer without transformers, as far as scoring needs it; whatever else is asked of it, transformers' own
+    answers. Calls as that takes them."""
+
+    is_fast = True
+
+    def __init__(self, folder: Path):
+        from tokenizers import Tokenizer as Backend
+
+        self._folder, self._own = folder, Backend.from_file(str(folder / "tokenizer.json"))
+        self._own.no_padding()
+        self._own.no_truncation()
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        add_special_tokens: bool = True,
+        return_offsets_mapping: bool = False,
+        return_attention_mask: bool = False,
+    ) -> dict[str, list]:
+        _expect(not return_attention_mask)
+        alone = isinstance(text, str)
+        found = self._own.encode_batch([text] if alone else list(text), add_special_tokens=add_special_tokens)
+        answer = {"input_ids": [one.ids for one in found]}
+        if return_offsets_mapping:
+            answer["offset_mapping"] = [one.offsets for one in found]
+        return {name: values[0] for name, values in answer.items()} if alone else answer
+
+    def get_vocab(self) -> dict[str, int]:
+        return self._own.get_vocab()
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        return self._own.decode(list(ids), skip_special_tokens=skip_special_tokens)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
+
+    @cached_property
+    def _whole(self) -> Any:
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast.from_pretrained(self._folder)
+
+
 class DirectPair(LlamaPair):
     """`llama` knows the base's head and the size of its vocabulary; for more than the lean pass there is `whole`."""
 
@@ -83,12 +126,8 @@ def read_pair(settings: Settings) -> LlamaPair:
     adapter = load_adapter_card(settings)
     check_same_base(settings.base, adapter)
     try:
-        with ThreadPoolExecutor(1) as beside:
-            reading = beside.submit(_read, base, adapter.folder, precision)
-            from transformers import PreTrainedTokenizerFast
-
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
-            weights, head = reading.result()
+        tokenizer = Tokenizer(base)
+        weights, head = _read(base, adapter.folder, precision)
         check_tokenizer(tokenizer, len(weights.embedding), settings.base)
     except Exception:  # whatever it is, the long way has a sentence for it
         log.debug("%s and %s are not read directly", base, adapter.folder, exc_info=True)
