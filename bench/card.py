@@ -259,7 +259,7 @@ def main(argv: list[str] | None = None) -> int:
         "--together", type=int, help="texts of the line in one pass, at most; default: the app's"
     )
     parser.add_argument(
-        "--lengths", type=int, nargs="*", default=[1000, 10_000, 25_000], help="items of the files"
+        "--lengths", type=int, nargs="*", default=[1000, 10_000, 20_000], help="items of the files"
     )
     parser.add_argument("--growth-seconds", type=float, default=150, help="for all of them")
     options = parser.parse_args(argv)

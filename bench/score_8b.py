@@ -301,7 +301,7 @@ def peak() -> dict[str, float]:
 def prepare(options: argparse.Namespace) -> tuple[Bench, Settings, LlamaForCausalLM, Any]:
     """The bench, and the settings, the base and the tokenizer of its pair."""
     cuda = torch.cuda.is_available()
-    device, precision = ("cuda:0", "nf4") if cuda else ("cpu", "fp32")
+    device, precision = ("cuda:0", options.precision) if cuda else ("cpu", "fp32")
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "results.jsonl"
     file.unlink(missing_ok=True)
@@ -425,6 +425,7 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--growth", type=int, nargs="*", default=[100, 1000, 10_000], help="items")
     parser.add_argument("--budgets", type=int, nargs="*", default=BUDGETS, help="tokens in a forward pass")
     parser.add_argument("--seconds", type=float, default=200, help="after which nothing more is begun")
+    parser.add_argument("--precision", choices=("nf4", "bf16"), default="nf4", help="of the base on a card")
     parser.add_argument("--shape", choices=SHAPES, default="8b")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of a Llama 3 tokenizer")
     parser.add_argument("--out", type=Path, required=True)
