@@ -264,14 +264,12 @@ def silent_hub():
 
 
 ASKS = """
-import json, logging, os, sys, time
+import json, os
 from pricer.llama import hub
 hub.SILENCE_SECONDS = 0.5
 from pricer.errors import PricerError
 from pricer.llama.pair import load_pair
-from pricer.arena.runs import load_item_texts
 from pricer.settings import Settings
-from train.sources import find_source
 
 said = {}
 for variable in ("PRICER_ADAPTER", "PRICER_BASE_MODEL"):
