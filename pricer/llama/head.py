@@ -46,8 +46,8 @@ class Head:
         self.lattice, self.watched = lattice, watched
         in_parts = weights and weights.tied and len(lattice.samples) and self.vocabulary > 4 * LIKELIEST
         self.weights = weights if in_parts else None
-        # Of each text: the rows of the tokens that are asked one by one, the watched ones first, and which of those
-        # that stand for others are among them.
+        # Of each text: the tokens that are asked one by one, the watched ones first, and which of those that stand for
+        # others are among them.
         self._likely: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __call__(self, hidden: torch.Tensor, nodes: np.ndarray) -> torch.Tensor:
@@ -97,15 +97,15 @@ class Head:
         most[self.watched] = -torch.inf
         others = most.topk(LIKELIEST, sorted=False).indices
         asked = torch.cat([self.watched, others])
-        return self.weights.embedding[asked], asked[asked % EVERY == 0] // EVERY
+        return asked, asked[asked % EVERY == 0] // EVERY
 
     def _of_parts(
-        self, hidden: torch.Tensor, rows: torch.Tensor, are_asked: torch.Tensor
+        self, hidden: torch.Tensor, asked: torch.Tensor, are_asked: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of the watched tokens (n, watched), and (n, 1) the logarithm of the sum over the vocabulary, about."""
-        logits, others = F.linear(hidden, rows), self.weights.some(hidden)
+        logits = F.linear(hidden, self.weights.embedding[asked])
+        others = self.weights.some(hidden)
         others[:, are_asked] = -torch.inf
-        those = others.shape[1] - len(are_asked)
-        stand_for = math.log((self.vocabulary - len(rows)) / those)
-        parts = logits.logsumexp(-1), others.logsumexp(-1) + stand_for
+        stand_for = (self.vocabulary - len(asked)) / (others.shape[1] - len(are_asked))
+        parts = logits.logsumexp(-1), others.logsumexp(-1) + math.log(stand_for)
         return logits[:, : len(self.watched)], torch.logaddexp(*parts)[:, None]
