@@ -23,21 +23,30 @@ def test_two_workers_give_what_the_plain_engine_gives(tmp_path, monkeypatch, cap
 
     ray = ray_engine.ray
     monkeypatch.setattr(table_stream, "PART_ROWS", 8)
-    path, started = tmp_path / "in.csv", tmp_path / "started"
+    path, loaded, started = tmp_path / "in.csv", tmp_path / "loaded", tmp_path / "started"
     texts = [f"Thing {'abcdefgh'[i % 8]} {'of wood ' * (i % 11)}" for i in range(60)]
     texts[9] = texts[33] = ""
     pd.DataFrame({"n": range(60), "text": texts}).to_csv(path, index=False)
     with path.open("a") as file:
         file.write("60\n")
 
+    def both(file, patience_s):
+        """Says that this worker is so far, and waits for the other one."""
+        with file.open("a") as out:
+            out.write(f"{os.getpid()}\n")
+        until = time.monotonic() + patience_s
+        while len(set(file.read_text().split())) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+
     class Worker(ray_engine._Worker):
+        # Else the first one may be done with all before the second has loaded its model. Before it has a part: on a
+        # busy machine Ray gives no part to the second while the first keeps the ones that it has.
+        def __init__(self, task):
+            super().__init__(task)
+            both(loaded, 120)
+
         def __call__(self, parts):
-            with started.open("a") as file:
-                file.write(f"{os.getpid()}\n")
-            # Else the first one may be done with all before the second has loaded its model.
-            until = time.monotonic() + 120
-            while len(set(started.read_text().split())) < 2 and time.monotonic() < until:
-                time.sleep(0.05)
+            both(started, 5)
             return super().__call__(parts)
 
     monkeypatch.setattr(ray_engine, "_Worker", Worker)
