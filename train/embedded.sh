@@ -47,4 +47,4 @@ each "${pids[@]}"
 
 launch train.finetune "$recipes/smollm2-135m.yaml" "${lesson[@]}" --output "$out/student" --teachers "${teachers[@]}" --neighbours 0.3 \
     --start_from "${teachers[0]}" --rank 32 --alpha 64 --lean True --per_device_train_batch_size "${BATCH:-128}" --learning_rate 1.0e-3 \
-    --num_train_epochs 2 2>&1 | tee "$out/log/student.log"
+    --num_train_epochs 2 --save_strategy steps --save_steps 100 2>&1 | tee "$out/log/student.log"
