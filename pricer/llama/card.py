@@ -17,8 +17,8 @@ import torch
 from torch.nn import functional as F
 
 from pricer.llama import plain
-from pricer.llama.forward import POSITIONS, unknown
-from pricer.price.lattice import PriceLattice
+from pricer.llama.forward import POSITIONS, Frozen, unknown
+from pricer.llama.packing import joined
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -71,26 +71,12 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class CardWeights:
-    """A Llama with its adapter, which a pass takes in or leaves out. heads, kv_heads: of one layer; width: of a head;
-    cos, sin: (positions, width / 2); ways: what lies between the products, `pricer.llama.plain` or `.kernels`; attend: as
-    `plain.attend`."""
+class CardWeights(Frozen):
+    """The same for a card: layers of this `Layer`; cos, sin: (positions, width / 2); ways: what lies between the products,
+    `pricer.llama.plain` or `.kernels`; attend: as `plain.attend`."""
 
-    embedding: torch.Tensor
-    layers: tuple[Layer, ...]
-    norm: torch.Tensor
-    epsilon: float
-    heads: int
-    kv_heads: int
-    width: int
-    cos: torch.Tensor
-    sin: torch.Tensor
     ways: ModuleType
     attend: Callable[..., tuple[torch.Tensor, torch.Tensor]]
-
-    def reach(self, ids: Sequence[Sequence[int]], lattice: PriceLattice) -> bool:
-        """Whether the tables know all positions of these prompts and their nodes."""
-        return max(map(len, ids)) + int(lattice.depth.max()) <= len(self.cos)
 
 
 def why_not_on_card(llama: LlamaForCausalLM) -> str:
@@ -165,10 +151,8 @@ def _side_by_side(*modules: Any) -> tuple[Product, ...]:
     lora = _loras(modules, sizes)
     if not whole:
         return (Product(None, plains[0], None, lora, sizes),)
-    weight, bias = plains[0].weight, plains[0].bias
+    weight, bias = joined([one.weight for one in plains], [one.bias for one in plains])
     if len(plains) > 1:
-        weight = torch.cat([one.weight for one in plains])
-        bias = None if bias is None else torch.cat([one.bias for one in plains])
         for one, part in zip(plains, weight.split(sizes), strict=True):
             one.weight.data = part
     return (Product(weight, plains[0], bias, lora, sizes),)

@@ -72,12 +72,12 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Weights:
+class Frozen:
     """A Llama with its adapter, which a pass takes in or leaves out. heads, kv_heads: of one layer; width: of a head;
-    cos, sin: (positions, width). tied: the embedding is the output layer too."""
+    cos, sin: (positions, ...), how its tokens are turned."""
 
     embedding: torch.Tensor
-    layers: tuple[Layer, ...]
+    layers: tuple[Any, ...]
     norm: torch.Tensor
     epsilon: float
     heads: int
@@ -85,16 +85,22 @@ class Weights:
     width: int
     cos: torch.Tensor
     sin: torch.Tensor
+
+    def reach(self, ids: Sequence[Sequence[int]], lattice: PriceLattice) -> bool:
+        """Whether the tables know all positions of these prompts and their nodes."""
+        return max(map(len, ids)) + int(lattice.depth.max()) <= len(self.cos)
+
+
+@dataclass(frozen=True)
+class Weights(Frozen):
+    """The same for this pass: layers of `Layer`; cos, sin: (positions, width). tied: the embedding is the output layer too."""
+
     tied: bool
 
     @cached_property
     def some(self) -> Product:
         """The output layer for every sixteenth token, where `tied`."""
         return product(self.embedding[::EVERY].contiguous())
-
-    def reach(self, ids: Sequence[Sequence[int]], lattice: PriceLattice) -> bool:
-        """Whether the tables know all positions of these prompts and their nodes."""
-        return max(map(len, ids)) + int(lattice.depth.max()) <= len(self.cos)
 
 
 def why_not(llama: LlamaForCausalLM) -> str:
