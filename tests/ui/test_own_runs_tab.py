@@ -1,6 +1,7 @@
 """A visitor's own runs in a real browser: upload, compare, remove, export, and a live run that can be stopped."""
 
 import re
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from pricer.arena.runs import Run, RunInfo, load_items, load_runs
 from pricer.arena.view import SEED_PAIR, View
 from pricer.tables.writing import csv_text
 from pricer.ui import build_demo, page_options, theme
-from pricer.ui.evaluate import text
+from pricer.ui.evaluate import item_texts, text
 from tests.ui.waiting import comes_to
 
 pytestmark = pytest.mark.browser
@@ -222,6 +223,24 @@ def test_test_items_can_be_scored_live_where_their_text_is_at_hand(evaluation):
     expect(page.locator("#live-status")).to_have_text(text.LIVE_DONE.format(done=3))
     expect(page.locator("#active .count")).to_have_text("3 of 3 items")
     expect(page.locator("#board tbody tr").filter(has_text="live")).to_have_count(2)
+    check_clean(page)
+
+
+def test_a_source_goes_off_when_the_lookup_ends_after_the_fold_was_opened(
+    seen_page, serve, held_predictor, tiny_settings, monkeypatch
+):
+    ended = threading.Event()
+    monkeypatch.setattr(item_texts, "load_item_texts", lambda *_: ended.wait(60) and None)
+    page = seen_page(
+        serve(theme.silence(build_demo(held_predictor, "", tiny_settings)), **page_options()),
+    )
+    page.get_by_role("tab", name=text.EVALUATE_TAB).click()
+    page.unfold(text.LIVE_TITLE)
+    page.locator("#live-start").click()
+    expect(page.locator("#live-status [role=alert]")).to_have_text(text.LIVE_TEXTS_WAITING)
+    ended.set()
+    expect(page.locator("#live-why")).to_have_text(text.LIVE_NO_TEXTS)
+    expect(page.locator("#live-source").get_by_label(text.LIVE_SOURCES["test"])).to_have_count(0)
     check_clean(page)
 
 

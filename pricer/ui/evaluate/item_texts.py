@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,33 +19,37 @@ class ItemTexts:
 
     def __init__(self, path: Path | None, items: pd.DataFrame):
         self._path, self._items = path, items
-        self._texts: pd.Series | None = None
-        self._thread: threading.Thread | None = None
+        self._lookup: Future | None = None
         self._lock = threading.Lock()
 
     def start(self) -> None:
         """Look them up, the first time this is called."""
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._load, name="item texts", daemon=True)
-                self._thread.start()
+            if self._lookup is None:
+                self._lookup = Future()
+                threading.Thread(target=self._load, name="item texts", daemon=True).start()
+
+    async def known(self) -> pd.Series | None:
+        """All of them by item index, once they have been looked up."""
+        self.start()
+        lookup = asyncio.wrap_future(self._lookup)
+        return await asyncio.shield(lookup)  # it is everybody's: one who leaves does not end it
 
     @property
     def waiting(self) -> bool:
-        return self._thread is None or self._thread.is_alive()
+        return self._lookup is None or not self._lookup.done()
 
     def get(self, index: int) -> str | None:
-        if self._texts is None or index not in self._texts.index:
-            return None
-        return str(self._texts[index])
+        texts = self.found
+        return None if texts is None or index not in texts.index else str(texts[index])
 
     @property
     def found(self) -> pd.Series | None:
         """All of them by item index, as far as they are known now."""
-        return self._texts
+        return None if self.waiting else self._lookup.result()
 
     def _load(self) -> None:
-        self._texts = load_item_texts(self._path, self._items)
+        self._lookup.set_result(load_item_texts(self._path, self._items))
 
 
 @dataclass(frozen=True)

@@ -303,9 +303,9 @@ class OwnBox:
         def on_source(source: str):
             return gr.update(visible=source == OWN_PRODUCTS)
 
-        def on_open():
-            """A source that cannot work is off, with the reason."""
-            if self.texts.waiting or self.texts.found is not None:
+        async def on_open():
+            """A source that cannot work is off, with the reason, as soon as that is known."""
+            if await self.texts.known() is not None:
                 return gr.skip(), gr.skip(), ""
             only = [(text.LIVE_SOURCES[OWN_PRODUCTS], OWN_PRODUCTS)]
             return (
