@@ -1,5 +1,6 @@
 """Passes on a CPU: side by side, in the order of asking, each with its part of the cores."""
 
+import os
 import threading
 
 import pytest
@@ -38,6 +39,36 @@ def test_a_pass_alone_has_all_cores_and_two_have_half_each(cores):
     with pytest.raises(ZeroDivisionError):
         cores.submit(lambda: 1 / 0).result()
     assert cores.submit(threads).result() == 4
+
+
+def test_two_passes_on_two_cores_keep_to_one_each_and_give_it_back():
+    machine, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    own = set(sorted(machine)[:AT_ONCE])
+    os.sched_setaffinity(0, own)  # as on a machine that has no more
+    all_there = threading.Barrier(AT_ONCE + 1, timeout=20)
+    try:
+        two = Cores(AT_ONCE)
+
+        def alone():
+            two.share()
+            return os.sched_getaffinity(0)
+
+        def beside():
+            all_there.wait()
+            found = alone()
+            all_there.wait()
+            return found
+
+        futures = [two.submit(beside) for _ in range(AT_ONCE)]
+        all_there.wait()
+        assert alone() == own  # in a thread that is none of theirs
+        all_there.wait()
+        found = [future.result() for future in futures]
+        assert len(own) < AT_ONCE or sorted(map(sorted, found)) == [[core] for core in sorted(own)]
+        assert [two.submit(alone).result() for _ in range(AT_ONCE + 1)] == [own] * (AT_ONCE + 1)
+    finally:
+        os.sched_setaffinity(0, machine)
+        torch.set_num_threads(threads)
 
 
 def test_no_more_than_two_run_at_once_in_the_order_of_asking(cores):
