@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -35,11 +35,8 @@ class Cores:
         self.count = count
         self._threads = ThreadPoolExecutor(min(AT_ONCE, count), "pass")
         self._free = list(range(AT_ONCE))  # places, of which each pass has one
-        self._own = threading.local()
+        self._own = threading.local()  # of each pass: its place, the cores it may use, and those it keeps to
         self._lock = threading.Lock()
-        # Where a container's limit is below the machine's cores, or each pass has several, the system knows better.
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-        self._cores = cores if len(cores) == count and AT_ONCE <= count < 2 * AT_ONCE else []
 
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
         return self._threads.submit(self._run, work)
@@ -49,12 +46,14 @@ class Cores:
         one of these passes': as many threads as each of those.)"""
         running = AT_ONCE - len(self._free)
         torch.set_num_threads(max(1, self.count // max(1, running)))
-        if self._cores and (place := getattr(self._own, "place", None)) is not None:
-            self._keep_to([self._cores[place]] if running == AT_ONCE else self._cores)
+        may_use = getattr(self._own, "may_use", ())
+        if len(may_use) == self.count == AT_ONCE:  # with more, the system finds an idle one
+            self._keep_to({sorted(may_use)[self._own.place]} if running == AT_ONCE else may_use)
 
     def _run(self, work: Callable[[], Result]) -> Result:
         with self._lock:
             self._own.place = self._free.pop(0)
+        self._own.may_use = self._own.keeps_to = _usable()
         try:
             with torch.inference_mode():
                 return work()
@@ -62,16 +61,24 @@ class Cores:
             with self._lock:
                 self._free.insert(0, self._own.place)
             torch.set_num_threads(self.count)  # which threads that begin later take over
-            self._keep_to(self._cores)
+            self._keep_to(self._own.may_use)
 
-    def _keep_to(self, cores: Sequence[int]) -> None:
-        if cores:
+    def _keep_to(self, cores: set[int]) -> None:
+        if cores != self._own.keeps_to:
             with suppress(OSError):  # a sandbox forbids it, or the container has other cores by now
                 os.sched_setaffinity(0, cores)
+            self._own.keeps_to = cores
+
+
+def _usable() -> set[int]:
+    """The cores that this thread may use; none where the system does not say."""
+    with suppress(AttributeError, OSError):
+        return os.sched_getaffinity(0)
+    return set()
 
 
 @cache
 def cores() -> Cores:
     """Those that torch uses when this is first asked."""
-    sys.setswitchinterval(SWITCH_SECONDS)
+    sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
     return Cores(torch.get_num_threads())

@@ -41,34 +41,78 @@ def test_a_pass_alone_has_all_cores_and_two_have_half_each(cores):
     assert cores.submit(threads).result() == 4
 
 
-def test_two_passes_on_two_cores_keep_to_one_each_and_give_it_back():
+@pytest.fixture
+def two():
+    """Two cores, as on a machine that has no more."""
     machine, threads = os.sched_getaffinity(0), torch.get_num_threads()
-    own = set(sorted(machine)[:AT_ONCE])
-    os.sched_setaffinity(0, own)  # as on a machine that has no more
-    all_there = threading.Barrier(AT_ONCE + 1, timeout=20)
-    try:
-        two = Cores(AT_ONCE)
+    os.sched_setaffinity(0, sorted(machine)[:AT_ONCE])
+    yield Cores(AT_ONCE)
+    os.sched_setaffinity(0, machine)
+    torch.set_num_threads(threads)
 
-        def alone():
-            two.share()
-            return os.sched_getaffinity(0)
 
-        def beside():
-            all_there.wait()
-            found = alone()
-            all_there.wait()
-            return found
+def usable():
+    return os.sched_getaffinity(0)
 
-        futures = [two.submit(beside) for _ in range(AT_ONCE)]
+
+def shared(cores):
+    cores.share()
+    return usable()
+
+
+needs_two = pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(usable()) < AT_ONCE, reason="one core, or no say in which"
+)
+
+
+@needs_two
+def test_two_passes_on_two_cores_keep_to_one_each_and_give_it_back(two):
+    all_there, first_left = threading.Barrier(AT_ONCE + 1, timeout=20), threading.Event()
+
+    def beside():
         all_there.wait()
-        assert alone() == own  # in a thread that is none of theirs
+        found = shared(two)
         all_there.wait()
-        found = [future.result() for future in futures]
-        assert len(own) < AT_ONCE or sorted(map(sorted, found)) == [[core] for core in sorted(own)]
-        assert [two.submit(alone).result() for _ in range(AT_ONCE + 1)] == [own] * (AT_ONCE + 1)
-    finally:
-        os.sched_setaffinity(0, machine)
-        torch.set_num_threads(threads)
+        return found
+
+    def survives():
+        found = beside()
+        assert first_left.wait(20)
+        return found, shared(two)
+
+    left, right = two.submit(beside), two.submit(survives)
+    all_there.wait()
+    assert shared(two) == usable()  # in a thread that is none of theirs
+    all_there.wait()
+    one = left.result()
+    first_left.set()
+    other, alone = right.result()
+    assert sorted([*one, *other]) == sorted(usable()) and len(one) == len(other) == 1
+    assert alone == usable()
+
+    def afterwards():
+        all_there.wait()
+        return usable()
+
+    futures = [two.submit(afterwards) for _ in range(AT_ONCE)]  # in both threads
+    all_there.wait()
+    assert [future.result() for future in futures] == [usable()] * AT_ONCE
+
+
+@needs_two
+@pytest.mark.parametrize("count", [1, AT_ONCE + 1, 2 * AT_ONCE])
+def test_where_torch_has_fewer_threads_or_more_than_two_cores_nothing_is_pinned(two, count):
+    cores = Cores(count)
+    at_once = min(AT_ONCE, count)
+    all_there = threading.Barrier(at_once, timeout=20)
+
+    def beside():
+        all_there.wait()
+        found = shared(cores)
+        all_there.wait()
+        return found
+
+    assert [f.result() for f in [cores.submit(beside) for _ in range(at_once)]] == [usable()] * at_once
 
 
 def test_no_more_than_two_run_at_once_in_the_order_of_asking(cores):

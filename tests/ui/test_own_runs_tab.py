@@ -230,10 +230,12 @@ def test_a_source_goes_off_when_the_lookup_ends_after_the_fold_was_opened(
     seen_page, serve, held_predictor, tiny_settings, monkeypatch
 ):
     ended = threading.Event()
-    monkeypatch.setattr(item_texts, "load_item_texts", lambda *_: ended.wait(60) and None)
-    page = seen_page(
-        serve(theme.silence(build_demo(held_predictor, "", tiny_settings)), **page_options()),
-    )
+
+    def find_none(path, items):
+        ended.wait(300)
+
+    monkeypatch.setattr(item_texts, "load_item_texts", find_none)
+    page = seen_page(serve(theme.silence(build_demo(held_predictor, "", tiny_settings)), **page_options()))
     page.get_by_role("tab", name=text.EVALUATE_TAB).click()
     page.unfold(text.LIVE_TITLE)
     page.locator("#live-start").click()

@@ -26,14 +26,16 @@ class ItemTexts:
         """Look them up, the first time this is called."""
         with self._lock:
             if self._lookup is None:
-                self._lookup = Future()
-                threading.Thread(target=self._load, name="item texts", daemon=True).start()
+                lookup: Future = Future()
+                lookup.set_running_or_notify_cancel()  # it is everybody's: one who leaves does not end it
+                threading.Thread(target=self._load, args=[lookup], name="item texts", daemon=True).start()
+                self._lookup = lookup
 
-    async def known(self) -> pd.Series | None:
-        """All of them by item index, once they have been looked up."""
+    async def looked_up(self, seconds: float) -> bool:
+        """Whether they have been looked up, waited for so long at most."""
         self.start()
-        lookup = asyncio.wrap_future(self._lookup)
-        return await asyncio.shield(lookup)  # it is everybody's: one who leaves does not end it
+        await asyncio.wait([asyncio.wrap_future(self._lookup)], timeout=seconds)
+        return not self.waiting
 
     @property
     def waiting(self) -> bool:
@@ -48,8 +50,12 @@ class ItemTexts:
         """All of them by item index, as far as they are known now."""
         return None if self.waiting else self._lookup.result()
 
-    def _load(self) -> None:
-        self._lookup.set_result(load_item_texts(self._path, self._items))
+    def _load(self, lookup: Future) -> None:
+        texts = None
+        try:
+            texts = load_item_texts(self._path, self._items)
+        finally:  # whatever comes, nobody waits for ever
+            lookup.set_result(texts)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ from pricer.ui.guard import BATCH_QUEUE, BATCHES_AT_ONCE, RequestLimit
 
 OWN_PRODUCTS = "csv"  # one of text.LIVE_SOURCES
 LIVE_DEFAULT = 20  # items
+LOOKUP_SECONDS = (
+    20.0  # that opening the fold waits for the test items' texts: less than a proxy waits for an answer
+)
 LIVE_AT_ONCE = 2  # visitors; the model itself answers one batch at a time
 # What a live run draws anew at each step; all the rest follows at its end.
 LIVE_PARTS = ("verdict", "metrics", "active", "title_a", "title_b", "scatter_a", "scatter_b", "hint")
@@ -305,7 +308,7 @@ class OwnBox:
 
         async def on_open():
             """A source that cannot work is off, with the reason, as soon as that is known."""
-            if await self.texts.known() is not None:
+            if not await self.texts.looked_up(LOOKUP_SECONDS) or self.texts.found is not None:
                 return gr.skip(), gr.skip(), ""
             only = [(text.LIVE_SOURCES[OWN_PRODUCTS], OWN_PRODUCTS)]
             return (
@@ -349,7 +352,7 @@ class OwnBox:
         if len(own.runs) + len(PASSES) > self.limits.own_runs:
             raise InputError(text.LIVE_NO_ROOM.format(most=self.limits.own_runs))
         count = min(max(count, 1), self.limits.live_items)
-        texts = self.texts.found
+        waiting, texts = self.texts.waiting, self.texts.found
         if source == OWN_PRODUCTS:
             if given is None:
                 raise InputError(text.LIVE_NO_FILE)
@@ -357,7 +360,7 @@ class OwnBox:
             own, index = own.place(products, self.items, texts)
             return own, products.assign(index=index)
         if texts is None:
-            raise InputError(text.LIVE_TEXTS_WAITING if self.texts.waiting else text.LIVE_NO_TEXTS)
+            raise InputError(text.LIVE_TEXTS_WAITING if waiting else text.LIVE_NO_TEXTS)
         known = self.items[self.items["index"].isin(texts.index)]
         chosen = known.sample(min(count, len(known)))
         return own, chosen.assign(text=chosen["index"].map(texts))
