@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -12,6 +13,12 @@ from pricer.ui.evaluate import item_texts
 from pricer.ui.evaluate.item_texts import ItemTexts
 
 ITEMS = load_items()
+
+
+def run(work):
+    """In a thread of its own: the browser of other tests has a loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 @pytest.fixture
@@ -41,17 +48,17 @@ def test_all_wait_for_one_lookup_and_one_who_leaves_does_not_end_it(held):
         held.set()
         return await asyncio.gather(*stay)
 
-    assert asyncio.run(visitors()) == [True] * 19
+    assert run(visitors()) == [True] * 19
     assert (held.count, texts.get(7), texts.get(8), texts.waiting) == (1, "a hand-made lamp", None, False)
 
 
 def test_who_has_waited_long_enough_is_told_and_may_ask_again(held):
     texts = ItemTexts(None, ITEMS)
     start = time.monotonic()
-    assert not asyncio.run(texts.looked_up(0.05))
+    assert not run(texts.looked_up(0.05))
     assert time.monotonic() - start < 30
     held.set()
-    assert asyncio.run(texts.looked_up(60)) and held.count == 1
+    assert run(texts.looked_up(60)) and held.count == 1
 
 
 def test_a_lookup_that_dies_finds_nothing(monkeypatch):
@@ -64,5 +71,5 @@ def test_a_lookup_that_dies_finds_nothing(monkeypatch):
     monkeypatch.setattr(item_texts, "load_item_texts", load)
     monkeypatch.setattr(threading, "excepthook", lambda died: None)
     texts = ItemTexts(None, ITEMS)
-    assert asyncio.run(texts.looked_up(60))
+    assert run(texts.looked_up(60))
     assert not texts.waiting and texts.found is None
