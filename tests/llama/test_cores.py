@@ -20,21 +20,26 @@ def cores():
     torch.set_num_threads(threads)
 
 
+def side_by_side(cores, look, passes=AT_ONCE):
+    """What each of so many passes sees while all of them run."""
+    met = threading.Barrier(passes, timeout=20)
+
+    def one():
+        met.wait()
+        found = look()
+        met.wait()
+        return found
+
+    return [future.result() for future in [cores.submit(one) for _ in range(passes)]]
+
+
 def test_a_pass_alone_has_all_cores_and_two_have_half_each(cores):
     def threads():
         cores.share()
         return torch.get_num_threads()
 
     assert cores.submit(threads).result() == 4
-    both = threading.Barrier(AT_ONCE, timeout=20)
-
-    def beside():
-        both.wait()
-        found = threads()
-        both.wait()
-        return found
-
-    assert [future.result() for future in [cores.submit(beside) for _ in range(AT_ONCE)]] == [2, 2]
+    assert side_by_side(cores, threads) == [2, 2]
     assert cores.submit(threads).result() == 4  # as before, behind a pass that failed as well
     with pytest.raises(ZeroDivisionError):
         cores.submit(lambda: 1 / 0).result()
@@ -89,30 +94,14 @@ def test_two_passes_on_two_cores_keep_to_one_each_and_give_it_back(two):
     other, alone = right.result()
     assert sorted([*one, *other]) == sorted(usable()) and len(one) == len(other) == 1
     assert alone == usable()
-
-    def afterwards():
-        all_there.wait()
-        return usable()
-
-    futures = [two.submit(afterwards) for _ in range(AT_ONCE)]  # in both threads
-    all_there.wait()
-    assert [future.result() for future in futures] == [usable()] * AT_ONCE
+    assert side_by_side(two, usable) == [usable()] * AT_ONCE  # afterwards, in both threads
 
 
 @needs_two
 @pytest.mark.parametrize("count", [1, AT_ONCE + 1, 2 * AT_ONCE])
 def test_where_torch_has_fewer_threads_or_more_than_two_cores_nothing_is_pinned(two, count):
-    cores = Cores(count)
-    at_once = min(AT_ONCE, count)
-    all_there = threading.Barrier(at_once, timeout=20)
-
-    def beside():
-        all_there.wait()
-        found = shared(cores)
-        all_there.wait()
-        return found
-
-    assert [f.result() for f in [cores.submit(beside) for _ in range(at_once)]] == [usable()] * at_once
+    cores, at_once = Cores(count), min(AT_ONCE, count)
+    assert side_by_side(cores, lambda: shared(cores), at_once) == [usable()] * at_once
 
 
 def test_no_more_than_two_run_at_once_in_the_order_of_asking(cores):

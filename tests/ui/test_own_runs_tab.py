@@ -14,7 +14,7 @@ from pricer.arena.runs import Run, RunInfo, load_items, load_runs
 from pricer.arena.view import SEED_PAIR, View
 from pricer.tables.writing import csv_text
 from pricer.ui import build_demo, page_options, theme
-from pricer.ui.evaluate import item_texts, text
+from pricer.ui.evaluate import item_texts, own, text
 from tests.ui.waiting import comes_to
 
 pytestmark = pytest.mark.browser
@@ -235,6 +235,7 @@ def test_a_source_goes_off_when_the_lookup_ends_after_the_fold_was_opened(
         ended.wait(300)
 
     monkeypatch.setattr(item_texts, "load_item_texts", find_none)
+    monkeypatch.setattr(own, "LOOKUP_SECONDS", 300)  # however slow the machine is
     page = seen_page(serve(theme.silence(build_demo(held_predictor, "", tiny_settings)), **page_options()))
     page.get_by_role("tab", name=text.EVALUATE_TAB).click()
     page.unfold(text.LIVE_TITLE)

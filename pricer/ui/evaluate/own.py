@@ -36,9 +36,7 @@ from pricer.ui.guard import BATCH_QUEUE, BATCHES_AT_ONCE, RequestLimit
 
 OWN_PRODUCTS = "csv"  # one of text.LIVE_SOURCES
 LIVE_DEFAULT = 20  # items
-LOOKUP_SECONDS = (
-    20.0  # that opening the fold waits for the test items' texts: less than a proxy waits for an answer
-)
+LOOKUP_SECONDS = 20.0  # that opening the fold waits for texts: less than a proxy waits for an answer
 LIVE_AT_ONCE = 2  # visitors; the model itself answers one batch at a time
 # What a live run draws anew at each step; all the rest follows at its end.
 LIVE_PARTS = ("verdict", "metrics", "active", "title_a", "title_b", "scatter_a", "scatter_b", "hint")
