@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 
@@ -17,7 +18,8 @@ def visited(llama3_pair):
 
 @pytest.fixture(scope="module")
 def loaded(visited):
-    return card.put_load(SharedPredictor(visited), orders_of(3, visited, 2), 1.0)
+    orders = [islice(texts, 4) for texts in orders_of(3, visited, 2)]  # a new one and a repeated one, twice
+    return card.put_load(SharedPredictor(visited), orders, 300)
 
 
 def test_every_client_is_answered_and_the_answers_are_those_of_its_text(loaded, visited):
