@@ -103,7 +103,7 @@ class Head:
         self, hidden: torch.Tensor, asked: torch.Tensor, are_asked: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of the watched tokens (n, watched), and (n, 1) the logarithm of the sum over the vocabulary, about."""
-        logits = F.linear(hidden, self.weights.embedding[asked])
+        logits = F.linear(hidden, F.embedding(asked, self.weights.embedding))
         others = self.weights.some(hidden)
         others[:, are_asked] = -torch.inf
         stand_for = (self.vocabulary - len(asked)) / (others.shape[1] - len(are_asked))

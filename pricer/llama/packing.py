@@ -1,50 +1,86 @@
-"""Linear layers on a CPU, in the order in which MKL reads a matrix fastest.
+"""Linear layers on a CPU, in the order in which the library that is fastest here reads a matrix.
 
-MKL brings a matrix into that order at every product, which for a few hundred rows takes a quarter of the time. torch can keep
-it so, but does it only when it freezes a compiled graph, by two operations of its own (`torch.ops.mkl._mkl_linear`). Here
-they serve in plain PyTorch; where they are missing or give something else than `torch.mm`, that serves.
+A library brings a matrix into an order of its own at every product, which for a few hundred rows takes up to a quarter of the
+time. torch can keep it so, but does it only where it freezes a compiled graph, by operations of its own: for MKL, which is
+faster on Intel's processors, and for oneDNN, which is on AMD's. Here they serve in plain PyTorch: a short trial finds the
+faster one, and where they are missing or give something else than `torch.mm`, that serves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch.nn import functional as F
 
+_TRIED = (1, 2, 7, 16, 60, 256, 520)  # rows
+_TRIAL_ROWS, _TRIALS = 112, 8
+_FASTER = 1.05  # times as fast as the first order another has to be
 _ROWS = 256  # that a matrix is packed for; it then serves any number
-_TRIED = (1, 2, 7, 16, 60, 256, 400)
+# oneDNN makes a kernel for each number of rows, and keeps it: a megabyte for a few of them. So it gets no others than these.
+_SIZES = (1, 2, 4, 8, *range(16, 513, 16))
+
+
+@dataclass(frozen=True)
+class Order:
+    """One that a library reads a matrix in. pack: W (out, in) in it; multiply: x (rows, in) and W in this order, its shape
+    (out, in) and b (out,) or None -> x W' + b."""
+
+    name: str
+    pack: Callable[[torch.Tensor], torch.Tensor]
+    multiply: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+
+def _by_mkl(x, matrix, like, bias) -> torch.Tensor:
+    return torch.ops.mkl._mkl_linear(x, matrix, like, bias, len(x))
+
+
+def _by_onednn(x, matrix, like, bias) -> torch.Tensor:
+    if len(x) > _SIZES[-1]:
+        return torch.cat([_by_onednn(part, matrix, like, bias) for part in x.split(_SIZES[-1])])
+    more = _SIZES[bisect_left(_SIZES, len(x))] - len(x) if len(x) else 0
+    padded = F.pad(x, (0, 0, 0, more)) if more else x
+    return torch.ops.mkldnn._linear_pointwise(padded, matrix, bias, "none", [], "")[: len(x)]
+
+
+MKL = Order("MKL", lambda weight: torch.ops.mkl._mkl_reorder_linear_weight(weight, _ROWS), _by_mkl)
+ONEDNN = Order("oneDNN", lambda weight: torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS), _by_onednn)
 
 
 @dataclass(frozen=True)
 class Product:
-    """x (..., in) -> x W' + b (..., out). Plain: `matrix` is W' (in, out). Packed: MKL's own form of it, and `like`
-    says W's shape (out, in). Plain in bf16: x is rounded as well, and what comes out is fp32 again."""
+    """x (..., in) -> x W' + b (..., out). Plain: `matrix` is W' (in, out). Packed: W in `order`, and `like` says W's shape
+    (out, in). Plain in bf16: x is rounded as well, and what comes out is fp32 again."""
 
     matrix: torch.Tensor
-    like: torch.Tensor | None = None
     bias: torch.Tensor | None = None
+    order: Order | None = None
+    like: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.matrix.dtype == torch.bfloat16:
             return F.linear(x.bfloat16(), self.matrix.t(), self.bias).float()
-        if self.like is not None:
-            rows = x.numel() // x.shape[-1]
-            return torch.ops.mkl._mkl_linear(x, self.matrix, self.like, self.bias, rows)
-        out = torch.mm(x.reshape(-1, x.shape[-1]), self.matrix)
-        return (out if self.bias is None else out.add_(self.bias)).view(*x.shape[:-1], -1)
+        rows = x.reshape(-1, x.shape[-1])
+        if self.order:
+            out = self.order.multiply(rows, self.matrix, self.like, self.bias)
+        else:
+            out = torch.mm(rows, self.matrix)
+            out = out if self.bias is None else out.add_(self.bias)
+        return out.view(*x.shape[:-1], out.shape[-1])
 
 
 def product(weight: torch.Tensor, bias: torch.Tensor | None = None, precision: str = "fp32") -> Product:
     """A linear layer's product. weight: (out, in), in fp32 on the CPU; bias: (out,). precision: "bf16" rounds weight
     and x to 8 significant bits, which a CPU with AMX multiplies two to three times as fast."""
     if precision == "bf16":
-        return Product(weight.bfloat16().t(), None, None if bias is None else bias.bfloat16())
-    if can_pack():
-        return Product(_packed(weight), _shape_of(weight), bias)
-    return Product(weight.t().contiguous(), None, bias)
+        return Product(weight.bfloat16().t(), None if bias is None else bias.bfloat16())
+    if order := fastest_order():
+        return _packed(order, weight, bias)
+    return Product(weight.t().contiguous(), bias)
 
 
 @dataclass(frozen=True)
@@ -70,7 +106,7 @@ def pack(*layers: torch.nn.Linear, shared: bool = False, precision: str = "fp32"
     for layer, weight in zip(layers, weights, strict=True):
         columns = slice(first, first := first + len(weight))
         if not shared:
-            layer.weight.data = found.matrix[:, columns].t() if found.like is None else _shape_of(weight)
+            layer.weight.data = _shape_of(weight) if found.order else found.matrix[:, columns].t()
         layer.forward = found if len(layers) == 1 else Part(found, columns)
     return found
 
@@ -91,22 +127,37 @@ def joined(
 
 
 @cache
-def can_pack() -> bool:
-    """Whether this torch has the two operations and they do, for any number of rows, what `torch.mm` does."""
-    if not torch.backends.mkl.is_available() or not hasattr(torch.ops.mkl, "_mkl_linear"):
-        return False
+def fastest_order() -> Order | None:
+    """Of the orders that this torch has operations for which do, for any number of rows, what `torch.mm` does."""
     generator = torch.Generator().manual_seed(0)
-    weight, x = torch.randn(192, 576, generator=generator), torch.randn(max(_TRIED), 576, generator=generator)
+    weight, x = torch.randn(576, 576, generator=generator), torch.randn(max(_TRIED), 576, generator=generator)
+    products = [own for order in (MKL, ONEDNN) if (own := _right(order, weight, x))]
+    if not products:
+        return None
+    trials = [[_seconds(own, x[:_TRIAL_ROWS]) for own in products] for _ in range(_TRIALS)]
+    first, *others = (min(seconds) for seconds in zip(*trials, strict=True))
+    return products[1 if others and others[0] * _FASTER < first else 0].order
+
+
+def _right(order: Order, weight: torch.Tensor, x: torch.Tensor) -> Product | None:
+    """The product in this order, if it gives what `torch.mm` gives."""
     wanted = x @ weight.t()
     try:
-        own = Product(_packed(weight), _shape_of(weight))
-        return all(torch.allclose(own(x[:n]), wanted[:n], atol=1e-3) for n in _TRIED)
-    except (RuntimeError, TypeError):  # they take other arguments
-        return False
+        own = _packed(order, weight)
+        right = all(torch.allclose(own(x[:n]), wanted[:n], atol=1e-3) for n in _TRIED)
+    except (AttributeError, RuntimeError, TypeError):  # they are missing, or take other arguments
+        return None
+    return own if right else None
 
 
-def _packed(weight: torch.Tensor) -> torch.Tensor:
-    return torch.ops.mkl._mkl_reorder_linear_weight(weight.contiguous(), _ROWS)
+def _seconds(own: Product, x: torch.Tensor) -> float:
+    start = time.perf_counter()
+    own(x)
+    return time.perf_counter() - start
+
+
+def _packed(order: Order, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Product:
+    return Product(order.pack(weight.contiguous()), bias, order, _shape_of(weight))
 
 
 def _shape_of(weight: torch.Tensor) -> torch.Tensor:

@@ -92,10 +92,12 @@ def rounds_of(lattice):
     return first, second, third
 
 
-@pytest.mark.parametrize("packs", [True, False], ids=["packed", "plain"])
+@pytest.mark.parametrize("order", [packing.MKL, packing.ONEDNN, None], ids=["MKL", "oneDNN", "plain"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_it_gives_what_transformers_gives(digit_tokenizer, monkeypatch, shape, packs):
-    monkeypatch.setattr(packing, "can_pack", lambda: packs)
+def test_it_gives_what_transformers_gives(digit_tokenizer, monkeypatch, shape, order):
+    if order is packing.MKL and not torch.backends.mkl.is_available():
+        pytest.skip("no MKL in this torch")
+    monkeypatch.setattr(packing, "fastest_order", lambda: order)
     model = tiny(digit_tokenizer, **SHAPES[shape])
     lattice = PriceLattice(digit_tokenizer)
     ids = [list(range(3, 60)), [9, 30, 7, 8, 44]]

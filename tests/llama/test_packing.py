@@ -1,33 +1,68 @@
 """Packed products give what torch gives; where torch's private operations are gone or wrong, the plain ones serve."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from pricer.llama import packing
-from pricer.llama.packing import can_pack, pack, product
+from pricer.llama.packing import MKL, ONEDNN, fastest_order, pack, product
+
+HAS_MKL = torch.backends.mkl.is_available()
+ORDERS = [None, *([MKL] if HAS_MKL else []), ONEDNN]
+
+
+def named(order):
+    return order.name if order else "plain"
 
 
 @pytest.fixture
 def afresh():
-    can_pack.cache_clear()
+    fastest_order.cache_clear()
     yield
-    can_pack.cache_clear()
+    fastest_order.cache_clear()
 
 
-@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="no MKL in this torch")
-def test_this_torch_still_has_the_private_operations():
-    assert can_pack()
+def only_right(monkeypatch, *orders):
+    """The others are taken to give something else."""
+    real = packing._right
+    monkeypatch.setattr(packing, "_right", lambda order, *own: real(order, *own) if order in orders else None)
 
 
-@pytest.mark.parametrize("packs", [True, False], ids=["packed", "plain"])
-@pytest.mark.parametrize("shape", [(1, 48), (7, 48), (300, 48), (2, 5, 48)])
+@pytest.mark.usefixtures("afresh")
+@pytest.mark.parametrize("order", ORDERS[1:], ids=named)
+def test_this_torch_still_has_the_private_operations(monkeypatch, order):
+    only_right(monkeypatch, order)
+    assert fastest_order() is order
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=named)
+@pytest.mark.parametrize("shape", [(1, 48), (7, 48), (300, 48), (1100, 48), (2, 5, 48), (0, 48)])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_a_product_is_a_linear_layers(monkeypatch, packs, shape, with_bias):
-    monkeypatch.setattr(packing, "can_pack", lambda: packs and torch.backends.mkl.is_available())
+def test_a_product_is_a_linear_layers(monkeypatch, order, shape, with_bias):
+    monkeypatch.setattr(packing, "fastest_order", lambda: order)
     weight, bias = torch.randn(33, 48), torch.randn(33) if with_bias else None
     x = torch.randn(*shape)
     torch.testing.assert_close(product(weight, bias)(x), F.linear(x, weight, bias), atol=1e-4, rtol=1e-4)
+
+
+def test_a_product_by_onednn_takes_rows_that_lie_apart(monkeypatch):
+    monkeypatch.setattr(packing, "fastest_order", lambda: ONEDNN)
+    weight, x = torch.randn(33, 48), torch.randn(20, 96)[::2, 48:]
+    torch.testing.assert_close(product(weight)(x), F.linear(x, weight), atol=1e-4, rtol=1e-4)
+
+
+def test_onednn_is_asked_for_few_numbers_of_rows(monkeypatch):
+    """It keeps a kernel for each."""
+    asked, real = set(), torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_linear_pointwise", lambda x, *rest: asked.add(len(x)) or real(x, *rest)
+    )
+    own = packing._packed(ONEDNN, torch.randn(3, 4))
+    for rows in range(1, 1200):
+        assert len(own(torch.randn(rows, 4))) == rows
+    assert len(asked) < 40
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
@@ -39,8 +74,10 @@ def test_a_product_in_bf16_is_a_linear_layers_to_eight_bits(with_bias):
     assert 0 < (found - exact).abs().max() < 2**-6 * exact.abs().max()
 
 
+@pytest.mark.parametrize("order", ORDERS, ids=named)
 @pytest.mark.parametrize(("precision", "off"), [("fp32", 1e-5), ("bf16", 0.05)])
-def test_a_packed_layer_computes_as_before_and_keeps_no_second_copy(precision, off):
+def test_a_packed_layer_computes_as_before_and_keeps_no_second_copy(monkeypatch, order, precision, off):
+    monkeypatch.setattr(packing, "fastest_order", lambda: order)
     layer = torch.nn.Linear(48, 33).requires_grad_(False)
     x = torch.randn(4, 48)
     before = layer(x)
@@ -52,20 +89,32 @@ def test_a_packed_layer_computes_as_before_and_keeps_no_second_copy(precision, o
 
 
 @pytest.mark.usefixtures("afresh")
+@pytest.mark.parametrize("slow", ORDERS[1:], ids=named)
+def test_the_faster_order_is_taken(monkeypatch, slow):
+    real = packing._seconds
+    monkeypatch.setattr(packing, "_seconds", lambda own, x: real(own, x) + (own.order is slow))
+    others = [order for order in ORDERS[1:] if order is not slow]
+    assert fastest_order() is (others[0] if others else slow)
+
+
+@pytest.mark.usefixtures("afresh")
 def test_operations_that_give_something_else_are_not_used(monkeypatch):
-    real = packing.Product.__call__
-    monkeypatch.setattr(packing.Product, "__call__", lambda self, x: real(self, x) + (len(x) == 7))
-    assert not can_pack()
-    assert product(torch.randn(3, 4)).like is None
+    for order in ("MKL", "ONEDNN"):
+        real = getattr(packing, order)
+        off = dataclasses.replace(
+            real, multiply=lambda x, *own, real=real: real.multiply(x, *own) + (len(x) == 7)
+        )
+        monkeypatch.setattr(packing, order, off)
+    assert fastest_order() is None
+    assert product(torch.randn(3, 4)).order is None
 
 
 @pytest.mark.usefixtures("afresh")
-def test_operations_that_take_something_else_are_not_used(monkeypatch):
-    monkeypatch.setattr(packing, "_packed", lambda weight: torch.ops.aten.add(weight))
-    assert not can_pack()
+@pytest.mark.parametrize("broken", ["gone", "takes something else"])
+def test_operations_that_are_gone_or_take_something_else_are_not_used(monkeypatch, broken):
+    def pack(weight):
+        return torch.ops.mkl._gone(weight) if broken == "gone" else torch.ops.aten.add(weight)
 
-
-@pytest.mark.usefixtures("afresh")
-def test_without_mkl_nothing_is_packed(monkeypatch):
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
-    assert not can_pack()
+    for order in ("MKL", "ONEDNN"):
+        monkeypatch.setattr(packing, order, dataclasses.replace(getattr(packing, order), pack=pack))
+    assert fastest_order() is None

@@ -42,12 +42,13 @@ def check_one_copy(pair, folder):
     ids = torch.tensor([pair.tokenizer("How much is a chair\n\nPrice is $")["input_ids"]])
     with torch.inference_mode():
         wanted = alone(ids).logits
-    with pair.use("base") as llama:  # whose packed weights sum in another order
-        assert torch.allclose(llama(ids).logits, wanted, atol=1e-4, rtol=0)
+    # Packed weights sum in another order; either is some 8e-5 from what fp64 gives.
+    with pair.use("base") as llama:
+        assert torch.allclose(llama(ids).logits, wanted, atol=3e-4, rtol=0)
     with pair.use("tuned") as llama:
         assert (llama(ids).logits - wanted).abs().max() > 0.01
     with pair.use("base") as llama:  # and the tuned pass left no trace
-        assert torch.allclose(llama(ids).logits, wanted, atol=1e-4, rtol=0)
+        assert torch.allclose(llama(ids).logits, wanted, atol=3e-4, rtol=0)
 
 
 def test_one_copy_of_the_base_and_its_pass_is_the_plain_model(tiny_pair, tiny_model_folder):
