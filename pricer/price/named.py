@@ -21,17 +21,20 @@ _NAMED = re.compile(
 )
 _LABEL_CHARS = 60  # at most
 # What would be left standing without its price: `Price: `, `Now only `, the hyphen of `$5-$10`, brackets around one.
+_WORDS = r"(?:(?:list|sale|our|retail|regular|unit)\s+)?(?:price|msrp|rrp|was|now|only|for|from|starting at|costs?)"
+_MARK = r"\*\*\*|\*\*|\*|~~"  # of Markdown, on both sides of what it sets off
 _LABEL = re.compile(
-    r"(?:\b(?:(?:list|sale|our|retail|regular|unit)\s+)?(?:price|msrp|rrp|was|now|only|for|from|starting at|costs?)\b\s*(?:is\b|:)?\s*)+$",
+    rf"(?:(?P<mark>{_MARK})\b{_WORDS}\s*(?:is|:)?(?P=mark)\s*(?:is\b|:)?\s*|\b{_WORDS}\b\s*(?:is\b|:)?\s*)+$",
     re.IGNORECASE,
 )
+_MARK_BEFORE, _MARK_BEHIND = re.compile(rf"(?:{_MARK})$"), re.compile(_MARK)
 _BETWEEN = re.compile(r"\s*(?:-|–|—|/|,|to|or|and)?\s*", re.IGNORECASE)
 _EMPTY = re.compile(r"[ \t]*(?:\(\s*\)|\[\s*\])")
 
 
 @dataclass(frozen=True)
 class NamedPrice:
-    """`usd` as the text has it between `start` and `end`, its label included."""
+    """`usd` as the text has it between `start` and `end`, its label and Markdown's marks around both included."""
 
     usd: float
     start: int
@@ -40,14 +43,27 @@ class NamedPrice:
 
 def named_prices(text: str) -> list[NamedPrice]:
     """Every price in US dollars that a text names, in its order; $0 is none."""
-    found = []
+    found, last = [], 0
     for match in _NAMED.finditer(text):
         usd = float((match["behind"] or match["before"]).replace(",", ""))
         if usd > 0:
-            before = max(text.rfind("\n", 0, match.start()) + 1, match.start() - _LABEL_CHARS)
-            label = _LABEL.search(text[before : match.start()])
-            found.append(NamedPrice(usd, before + label.start() if label else match.start(), match.end()))
+            start, end = match.span()
+            start, end = _unmarked(text, last, start, end)
+            before = max(text.rfind("\n", 0, start) + 1, start - _LABEL_CHARS, last)
+            if label := _LABEL.search(text[before:start]):
+                start, end = _unmarked(text, last, before + label.start(), end)
+            found.append(NamedPrice(usd, start, end))
+            last = end
     return found
+
+
+def _unmarked(text: str, first: int, start: int, end: int) -> tuple[int, int]:
+    """`start` and `end` with the mark that stands on both sides, if one does and not before `first`."""
+    before = _MARK_BEFORE.search(text[max(first, start - 3) : start])
+    behind = _MARK_BEHIND.match(text, end)
+    if before and behind and before[0] == behind[0]:
+        return start - len(before[0]), end + len(before[0])
+    return start, end
 
 
 def without_prices(text: str, named: list[NamedPrice]) -> str:
