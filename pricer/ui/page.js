@@ -41,6 +41,15 @@ document.addEventListener("keydown", (event) => {
 });
 addEventListener("scroll", () => explained && explain(explained.isConnected ? explained : null), { passive: true, capture: true });
 
+// A button that cannot be pressed for a while has the focus again afterwards, unless that went elsewhere meanwhile.
+let resting = null;
+document.addEventListener("focusin", () => (resting = null));
+document.addEventListener("focusout", (event) => (resting = event.target.disabled ? event.target : null));
+new MutationObserver((changes) => {
+  if (resting && document.activeElement === document.body && changes.some(({ target }) => target === resting && !target.disabled))
+    resting.focus({ preventScroll: true });
+}).observe(document.body, { subtree: true, attributeFilter: ["disabled"] });
+
 // Light or dark: as the system has it, until the visitor presses the switch.
 const THEME = "pricer-theme";
 const dark = () => document.body.classList.contains("dark");

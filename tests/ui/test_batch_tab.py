@@ -120,7 +120,7 @@ def test_stopped_what_is_done_is_kept(app, open_tab):
     predictor.go.clear()
     try:
         give(page, CSV)
-        page.locator("#batch-start").click()
+        page.locator("#batch-start").press("Enter")
         expect(page.locator("#batch-status progress")).to_be_visible()
         expect(page.locator("#batch-status")).to_contain_text(f"of {ROWS} rows")
         expect(page.locator("#batch-start")).to_be_disabled()
@@ -161,6 +161,7 @@ def test_what_cannot_be_used_is_one_sentence_and_the_next_file_is_taken(open_tab
     expect(page.locator("#batch-status [role=alert]")).to_contain_text("has a column tuned_usd already")
     give(page, "text\na lamp\n")
     expect(page.locator("#batch-status [role=alert]")).to_have_count(0)
-    page.locator("#batch-start").click()
+    page.locator("#batch-start").press("Enter")
     expect(page.locator("#batch-status")).to_contain_text("1 row priced")
+    expect(page.locator("#batch-start")).to_be_focused()
     check(page)
