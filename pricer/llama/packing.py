@@ -1,13 +1,14 @@
 """Linear layers on a CPU, in the order in which the library that is fastest here reads a matrix.
 
 A library brings a matrix into an order of its own at every product, which for a few hundred rows takes up to a quarter of the
-time. torch can keep it so, but does it only where it freezes a compiled graph, by operations of its own: for MKL, which is
-faster on Intel's processors, and for oneDNN, which is on AMD's. Here they serve in plain PyTorch: a short trial finds the
-faster one, and where they are missing or give something else than `torch.mm`, that serves.
+time. torch can keep it so, but does it only where it freezes a compiled graph, by operations of its own: for MKL, which was
+faster on the Intel processor that we measured, and for oneDNN, which was on an AMD one. Here they serve in plain PyTorch: a
+short trial finds the faster one, and where they are missing or give something else than `torch.mm`, that serves.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -17,12 +18,14 @@ from functools import cache
 import torch
 from torch.nn import functional as F
 
+log = logging.getLogger(__name__)
+
 _TRIED = (1, 2, 7, 16, 60, 256, 520)  # rows
-_TRIAL_ROWS, _TRIALS = 112, 8
+_TRIAL_ROWS, _TRIALS = 112, 24
 _FASTER = 1.05  # times as fast as the first order another has to be
 _ROWS = 256  # that a matrix is packed for; it then serves any number
-# oneDNN makes a kernel for each number of rows, and keeps it: a megabyte for a few of them. So it gets no others than these.
-_SIZES = (1, 2, 4, 8, *range(16, 513, 16))
+# oneDNN makes a kernel for each number of rows and of threads, and keeps it: half a megabyte. So it gets no others than these.
+_SIZES = (1, 2, 4, 8, 12, 16, 20, 24, 32, 40, 48, *range(64, 256, 16), *range(256, 513, 32))
 
 
 @dataclass(frozen=True)
@@ -129,25 +132,38 @@ def joined(
 @cache
 def fastest_order() -> Order | None:
     """Of the orders that this torch has operations for which do, for any number of rows, what `torch.mm` does."""
-    generator = torch.Generator().manual_seed(0)
-    weight, x = torch.randn(576, 576, generator=generator), torch.randn(max(_TRIED), 576, generator=generator)
-    products = [own for order in (MKL, ONEDNN) if (own := _right(order, weight, x))]
-    if not products:
-        return None
-    trials = [[_seconds(own, x[:_TRIAL_ROWS]) for own in products] for _ in range(_TRIALS)]
-    first, *others = (min(seconds) for seconds in zip(*trials, strict=True))
-    return products[1 if others and others[0] * _FASTER < first else 0].order
+    right = [order for order in (MKL, ONEDNN) if _is_right(order)]
+    found = _faster(*right) if len(right) > 1 else next(iter(right), None)
+    log.info(
+        "On this CPU linear layers are multiplied %s.", f"by {found.name}" if found else "as torch does it"
+    )
+    return found
 
 
-def _right(order: Order, weight: torch.Tensor, x: torch.Tensor) -> Product | None:
-    """The product in this order, if it gives what `torch.mm` gives."""
-    wanted = x @ weight.t()
+def _is_right(order: Order) -> bool:
+    weight, x, bias = _random(96, 576), _random(max(_TRIED), 576), _random(96)
+    wanted = torch.addmm(bias, x, weight.t())
     try:
-        own = _packed(order, weight)
-        right = all(torch.allclose(own(x[:n]), wanted[:n], atol=1e-3) for n in _TRIED)
+        own = _packed(order, weight, bias)
+        return all(torch.allclose(own(x[:rows]), wanted[:rows], atol=1e-3) for rows in _TRIED)
     except (AttributeError, RuntimeError, TypeError):  # they are missing, or take other arguments
-        return None
-    return own if right else None
+        return False
+
+
+def _faster(first: Order, second: Order) -> Order:
+    """By trials turn by turn, on one thread: beside other work several wait for each other."""
+    weight, x = _random(576, 576), _random(_TRIAL_ROWS, 576)
+    products = [_packed(order, weight) for order in (first, second)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    trials = [[_seconds(own, x) for own in products] for _ in range(_TRIALS)]
+    torch.set_num_threads(threads)
+    own, other = (min(seconds) for seconds in zip(*trials, strict=True))
+    return second if own > other * _FASTER else first
+
+
+def _random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
 def _seconds(own: Product, x: torch.Tensor) -> float:

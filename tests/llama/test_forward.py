@@ -95,8 +95,9 @@ def rounds_of(lattice):
 @pytest.mark.parametrize("order", [packing.MKL, packing.ONEDNN, None], ids=["MKL", "oneDNN", "plain"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_it_gives_what_transformers_gives(digit_tokenizer, monkeypatch, shape, order):
-    if order is packing.MKL and not torch.backends.mkl.is_available():
-        pytest.skip("no MKL in this torch")
+    backend = {packing.MKL: torch.backends.mkl, packing.ONEDNN: torch.backends.mkldnn}.get(order)
+    if backend and not backend.is_available():
+        pytest.skip("not in this torch")
     monkeypatch.setattr(packing, "fastest_order", lambda: order)
     model = tiny(digit_tokenizer, **SHAPES[shape])
     lattice = PriceLattice(digit_tokenizer)
