@@ -80,12 +80,12 @@ def _table(answer: dict[str, Any]) -> str:
         ("", "Base", "Fine-tuned"),
         (f"Price ({base['rule']})", *(f"${a['price_usd']:,.2f}" for a in (base, tuned))),
         (
-            f"{INTERVAL_LEVEL:.0%} interval",
+            f"{100 * INTERVAL_LEVEL:.0f} % interval",
             *(f"${a['low_usd']:,.0f} to ${a['high_usd']:,.0f}" for a in (base, tuned)),
         ),
         ("Prices as in", "published", answer["tuned"]["prior"] or "training"),
         ("Calibrated", *("yes" if a["calibrated"] else "no" for a in (base, tuned))),
-        ("Spelled no price", *(f"{a['unpriced_mass']:.1%}" for a in (base, tuned))),
+        ("Spelled no price", *(f"{100 * a['unpriced_mass']:.1f} %" for a in (base, tuned))),
         ("Seconds", *(f"{a['seconds']:.2f}" for a in (base, tuned))),
     ]
     lines = [f"{name:<20}{left:>16}{right:>16}" for name, left, right in rows]

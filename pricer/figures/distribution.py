@@ -100,7 +100,8 @@ def _add_row(figure: go.Figure, row: Row, y: float, height: np.ndarray, log_axis
     figure.add_scatter(
         x=edges,
         y=np.append(y + height, y + height[-1]),
-        customdata=[[label, f"{m:.1%}"] for label, m in zip(labels, mass, strict=True)] + [["$999", ""]],
+        customdata=[[label, f"{100 * m:.1f} %"] for label, m in zip(labels, mass, strict=True)]
+        + [["$999", ""]],
         mode="lines",
         name=row.name,
         line={"shape": "hv", "color": row.colour, "width": 1.5, "dash": "dot" if row.dashed else "solid"},

@@ -13,7 +13,7 @@ from pricer.llama.shared import SharedPredictor
 from pricer.ui import text
 from pricer.ui.compare import html
 from pricer.ui.compare import text as words
-from pricer.ui.compare.answer import Reader, View, load_examples
+from pricer.ui.compare.answer import Reader, View, compared, load_examples, off_by
 from pricer.ui.compare.why import explain, shown
 from tests.ui.waiting import comes_to, drawn
 
@@ -125,6 +125,25 @@ def test_actual_price(visit):
     assert clean(page)
 
 
+@pytest.mark.parametrize(
+    ("price", "words"),
+    [
+        (101, None),
+        (134, "34 % more than"),
+        (66, "34 % less than"),
+        (200, "2 times as much as"),
+        (255, "2.5 times as much as"),
+        (1240, "12 times as much as"),
+    ],
+)
+def test_two_prices_are_compared_in_words(price, words):
+    assert compared(price, 100) == words
+
+
+def test_how_far_off_is_said_in_percent_until_it_is_far():
+    assert (off_by(0.666), off_by(3), off_by(5)) == ("67 %", "300 %", "5 times the price")
+
+
 def test_blank_text_is_said_and_the_old_answer_stays(visit):
     page = visit()
     before = shown_prices(page)
@@ -170,7 +189,7 @@ def test_says_which_interval_was_checked_against_real_prices(
     page = open_page(calibrated_url)
     tuned, base = (page.locator(f"#head-{which} .interval") for which in ("tuned", "base"))
     expect(tuned.locator("abbr")).to_have_text("checked on 1,234 listings")
-    expect(tuned.locator("abbr")).to_have_attribute("data-tip", re.compile("did not learn from.* held 91.2%"))
+    expect(tuned.locator("abbr")).to_have_attribute("data-tip", re.compile("did not learn from.* held 91.2 %"))
     expect(base.locator("abbr")).to_have_text(words.NOT_CALIBRATED)
     product_text = product(page).input_value()
     for which, where in (("tuned", tuned), ("base", base)):

@@ -19,9 +19,10 @@ from pricer.prompt import Prompt, product_text
 from pricer.settings import ASSETS
 from pricer.tables.cells import read_price
 from pricer.ui.compare import text as words
+from pricer.ui.parts import percent
 
 NAMED_CHARS = 20_000  # of a text, in which named prices are looked for; the models read less
-FAR = 4.0  # from 300 % more on, "times" says it better than percent
+MUCH, FAR = 2.0, 4.0  # from twice as much on, and from 300 % off on, "times" says it better than percent
 
 
 @dataclass(frozen=True)
@@ -141,18 +142,19 @@ def read_usd(written: str) -> float | None:
 
 
 def compared(price_usd: float, other_usd: float) -> str | None:
-    """`34 % more than`, `8 times as much as`; None where they are about the same."""
+    """`34 % more than`, `2.5 times as much as`; None where they are about the same."""
     change = price_usd / other_usd - 1
     if abs(change) < 0.02:
         return None
-    if change + 1 >= FAR:
-        return words.FAR_MORE.format(times=change + 1)
-    return (words.MORE if change > 0 else words.LESS).format(percent=abs(change))
+    if change + 1 >= MUCH:
+        times = f"{change + 1:.1f}".removesuffix(".0") if change + 1 < 10 else f"{change + 1:.0f}"
+        return words.FAR_MORE.format(times=times)
+    return (words.MORE if change > 0 else words.LESS).format(share=percent(abs(change)))
 
 
 def off_by(share: float) -> str:
     """How far a guess is off, as a share of the price."""
-    return (words.TIMES if share > FAR - 1 else words.SHARE).format(share=share)
+    return words.TIMES.format(share=share) if share > FAR - 1 else percent(share)
 
 
 def load_examples() -> list[dict[str, str]]:

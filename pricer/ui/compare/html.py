@@ -11,7 +11,7 @@ from pricer.price.sureness import WITHIN_TWICE, may_exceed
 from pricer.ui import text
 from pricer.ui.compare import text as words
 from pricer.ui.compare.answer import Answer, Reading, View, compared, off_by
-from pricer.ui.parts import term
+from pricer.ui.parts import percent, term
 
 LEADS = "tuned"  # the model whose answer is the answer; the other is there to compare
 ORDER = ("tuned", "base")
@@ -69,7 +69,7 @@ def lead(readings: dict[str, Reading], is_product: bool | None = None) -> str:
         return f'<p class="empty">{words.EMPTY}</p>'
     low, high = reading.wide_usd
     likely = f"<b>{money_range(reading.wide_usd, words.LIKELY)}</b>"
-    sure = words.SURENESS_HELP.format(times=high / low, share=WITHIN_TWICE[reading.sureness])
+    sure = words.SURENESS_HELP.format(times=high / low, share=percent(WITHIN_TWICE[reading.sureness]))
     note = words.NO_PRODUCT if is_product is False else words.MAY_EXCEED if may_exceed(high) else ""
     marked = is_product is False or may_exceed(high)  # then a narrow range is no sign of being sure
     badge = (
@@ -126,10 +126,10 @@ def _checked(reading: Reading) -> str:
     """Whether the range was checked against real prices: in short, and what that means."""
     found = reading.calibration
     if found is None:
-        return term(words.NOT_CALIBRATED, words.NOT_CALIBRATED_HELP.format(level=INTERVAL_LEVEL))
-    meaning = words.CALIBRATED_HELP.format(level=INTERVAL_LEVEL, items=found.items)
+        return term(words.NOT_CALIBRATED, words.NOT_CALIBRATED_HELP.format(level=percent(INTERVAL_LEVEL)))
+    meaning = words.CALIBRATED_HELP.format(level=percent(INTERVAL_LEVEL), items=found.items)
     if INTERVAL_LEVEL in found.coverage:
-        meaning += words.MEASURED.format(coverage=found.coverage[INTERVAL_LEVEL])
+        meaning += words.MEASURED.format(coverage=percent(found.coverage[INTERVAL_LEVEL], 1))
     return term(words.CALIBRATED.format(items=found.items), meaning)
 
 
@@ -226,7 +226,7 @@ def facts(answer: Answer | None, readings: dict[str, Reading]) -> str:
         reading = readings[which]
         parts = [
             term(words.SECONDS.format(seconds=reading.seconds), words.SECONDS_HELP),
-            f"{float(reading.distribution.unpriced_mass):.1%} {term(words.UNPRICED, words.UNPRICED_HELP)}",
+            f"{percent(float(reading.distribution.unpriced_mass), 1)} {term(words.UNPRICED, words.UNPRICED_HELP)}",
         ]
         if which in answer.raw:
             written = escape(answer.raw[which]) or words.RAW_NOTHING

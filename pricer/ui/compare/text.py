@@ -38,22 +38,22 @@ SUBTITLES = {"base": "{label} as published", "tuned": "{label} + LoRA adapter"}
 RANGE = "{low} to {high}"
 NOT_CALIBRATED = "not checked"
 NOT_CALIBRATED_HELP = (
-    "The model puts {level:.0%} of its probability between these prices. It is its own range, not checked against "
+    "The model puts {level} of its probability between these prices. It is its own range, not checked against "
     "real prices, so the truth may lie outside more often."
 )
 CALIBRATED = "checked on {items:,} listings"
 CALIBRATED_HELP = (
-    "Checked on {items:,} listings that the model did not learn from, and set so that about {level:.0%} of their "
+    "Checked on {items:,} listings that the model did not learn from, and set so that about {level} of their "
     "actual prices lie inside, among cheap ones and dear ones alike."
 )
-MEASURED = " In cross-validation it held {coverage:.1%}."
+MEASURED = " In cross-validation it held {coverage}."
 OFF_BY = "off by {off} ({share})"
-SHARE, TIMES = "{share:.0%}", "{share:.0f} times the price"
+TIMES = "{share:.0f} times the price"
 
 SURENESS = {"sure": "sure", "fair": "fairly sure", "unsure": "unsure"}
 SURENESS_HELP = (
     "The likely range’s high end is {times:.0f} times its low end. Of held-out listings with a range of that kind, "
-    "{share:.0%} cost between half and twice the answer."
+    "{share} cost between half and twice the answer."
 )
 MAY_EXCEED = "This may cost more than $999, which these models cannot say."
 NO_PRODUCT = "This does not read like a product, so the price means nothing."
@@ -81,7 +81,7 @@ READ_CUT = "cut here"
 SAME = "Both models say about the same."
 DIFFERENCE = "{first} says {amount} {second}"
 BY_MODEL = {"base": "the base", "tuned": "The fine-tuned model"}
-MORE, LESS, FAR_MORE = "{percent:.0%} more than", "{percent:.0%} less than", "{times:.0f} times as much as"
+MORE, LESS, FAR_MORE = "{share} more than", "{share} less than", "{times} times as much as"
 NARROWER = "; its range is {factor:.1f} times narrower."
 WIDER = "; its range is {factor:.1f} times wider."
 SAME_WIDTH = "; its range is about as wide."
@@ -124,8 +124,8 @@ WHY_PROGRESS = "Leaving out each phrase in turn: {done} of {total} …"
 WHY_STOPPED = "Stopped; {done} of {total} are done."
 WHY_DONE = "What each phrase adds: the price with it, less the price without it."
 WHY_EFFECT = {
-    "more": "Adds {usd} ({share:.0%} of the price)",
-    "less": "Takes off {usd} ({share:.0%} of the price)",
+    "more": "Adds {usd} ({share} of the price)",
+    "less": "Takes off {usd} ({share} of the price)",
     "none": "Changes the price by less than 2 %",
 }
 WHY_ONE_PHRASE = "The text is one phrase, so there is nothing to leave out: write more about the product."

@@ -16,7 +16,7 @@ from pricer.ui.compare import html
 from pricer.ui.compare import text as words
 from pricer.ui.compare.answer import Answer, View, read_prediction
 from pricer.ui.guard import RequestLimit
-from pricer.ui.parts import alert
+from pricer.ui.parts import alert, percent
 
 STRONG = 0.5  # of the price: an effect of this share has the full colour
 SLIGHT = 0.02  # less is within what an effect may be off by (bench/README.md)
@@ -78,7 +78,7 @@ def _phrase(words_: str, effect: tuple[float, float] | None) -> str:
     usd, share = effect
     kind = "none" if abs(share) < SLIGHT else "more" if usd > 0 else "less"
     strength = round(min(abs(share) / STRONG, 1), 2)
-    said = words.WHY_EFFECT[kind].format(usd=html.usd_effect(usd), share=abs(share))
+    said = words.WHY_EFFECT[kind].format(usd=html.usd_effect(usd), share=percent(abs(share)))
     sign = "" if kind == "none" else f"<small>{'+' if usd > 0 else '−'}{html.usd_effect(usd)}</small>"
     return (
         f'<span class="phrase {kind}" style="--strength: {strength}" tabindex="0" role="button" '
