@@ -189,7 +189,9 @@ def test_says_which_interval_was_checked_against_real_prices(
     page = open_page(calibrated_url)
     tuned, base = (page.locator(f"#head-{which} .interval") for which in ("tuned", "base"))
     expect(tuned.locator("abbr")).to_have_text("checked on 1,234 listings")
-    expect(tuned.locator("abbr")).to_have_attribute("data-tip", re.compile("did not learn from.* held 91.2 %"))
+    expect(tuned.locator("abbr")).to_have_attribute(
+        "data-tip", re.compile("did not learn from.* held 91.2 %")
+    )
     expect(base.locator("abbr")).to_have_text(words.NOT_CALIBRATED)
     product_text = product(page).input_value()
     for which, where in (("tuned", tuned), ("base", base)):
