@@ -45,7 +45,7 @@ def _by_mkl(x, matrix, like, bias) -> torch.Tensor:
 def _by_onednn(x, matrix, like, bias) -> torch.Tensor:
     if len(x) > _SIZES[-1]:
         return torch.cat([_by_onednn(part, matrix, like, bias) for part in x.split(_SIZES[-1])])
-    more = _SIZES[bisect_left(_SIZES, len(x))] - len(x) if len(x) else 0
+    more = _SIZES[bisect_left(_SIZES, len(x))] - len(x)
     padded = F.pad(x, (0, 0, 0, more)) if more else x
     return torch.ops.mkldnn._linear_pointwise(padded, matrix, bias, "none", [], "")[: len(x)]
 

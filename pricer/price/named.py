@@ -48,16 +48,16 @@ def named_prices(text: str) -> list[NamedPrice]:
         usd = float((match["behind"] or match["before"]).replace(",", ""))
         if usd > 0:
             start, end = match.span()
-            start, end = _unmarked(text, last, start, end)
+            start, end = _with_marks(text, last, start, end)
             before = max(text.rfind("\n", 0, start) + 1, start - _LABEL_CHARS, last)
             if label := _LABEL.search(text[before:start]):
-                start, end = _unmarked(text, last, before + label.start(), end)
+                start, end = _with_marks(text, last, before + label.start(), end)
             found.append(NamedPrice(usd, start, end))
             last = end
     return found
 
 
-def _unmarked(text: str, first: int, start: int, end: int) -> tuple[int, int]:
+def _with_marks(text: str, first: int, start: int, end: int) -> tuple[int, int]:
     """`start` and `end` with the mark that stands on both sides, if one does and not before `first`."""
     before = _MARK_BEFORE.search(text[max(first, start - 3) : start])
     behind = _MARK_BEHIND.match(text, end)
