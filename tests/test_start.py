@@ -104,7 +104,8 @@ def test_resident_memory(app):
     client = gradio_client.Client(app.url, verbose=False)
     client.predict(TEXT, api_name="/predict")
     client.predict("a long description of a garden table " * 200, api_name="/predict")
-    assert psutil.Process(app.process.pid).memory_info().rss < 1.6e9
+    # 1.4 GB are usual; MKL takes 0.15 more for its order on some processors, and huge pages everywhere as much again.
+    assert psutil.Process(app.process.pid).memory_info().rss < 1.8e9
 
 
 def test_port_in_use_is_one_sentence(app):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import multiprocessing
 import os
 import shutil
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -72,6 +74,12 @@ def prepare_embedded_base(cache: Path) -> Path | None:
 
 
 def _convert_gguf(source: Path, target: Path) -> None:
+    """In a process of its own: what it takes, over a gigabyte, would stay in one that goes on with the model."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as aside:
+        aside.submit(_write_plain, source, target).result()
+
+
+def _write_plain(source: Path, target: Path) -> None:
     from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 

@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 _TRIED = (1, 2, 7, 16, 60, 256, 520)  # rows
 _TRIAL_ROWS, _TRIALS = 112, 24
-_FASTER = 1.05  # times as fast as the first order another has to be
 _ROWS = 256  # that a matrix is packed for; it then serves any number
 # oneDNN makes a kernel for each number of rows and of threads, and keeps it: half a megabyte. So it gets no others than these.
 _SIZES = (1, 2, 4, 8, 12, 16, 20, 24, 32, 40, 48, *range(64, 256, 16), *range(256, 513, 32))
@@ -159,7 +158,7 @@ def _faster(first: Order, second: Order) -> Order:
     trials = [[_seconds(own, x) for own in products] for _ in range(_TRIALS)]
     torch.set_num_threads(threads)
     own, other = (min(seconds) for seconds in zip(*trials, strict=True))
-    return second if own > other * _FASTER else first
+    return first if own < other else second
 
 
 def _random(*shape: int) -> torch.Tensor:

@@ -230,7 +230,7 @@ def test_what_another_process_sweeps_up_meanwhile_is_no_error(fake_embedded, mon
 
 
 def test_the_conversion_keeps_the_weights(monkeypatch, tmp_path, digit_tokenizer):
-    """`_convert_gguf` without its slow reading: a model read from GGUF is saved as a plain Llama."""
+    """`_write_plain` without its slow reading: a model read from GGUF is saved as a plain Llama."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=80, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
@@ -241,10 +241,19 @@ def test_the_conversion_keeps_the_weights(monkeypatch, tmp_path, digit_tokenizer
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: digit_tokenizer)
     pre_tokenizer = digit_tokenizer.backend_tokenizer.pre_tokenizer
     try:
-        embedded._convert_gguf(tmp_path, tmp_path)
+        embedded._write_plain(tmp_path, tmp_path)
     finally:
         digit_tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer
     plain = LlamaForCausalLM.from_pretrained(tmp_path)
     assert not hasattr(plain.config, "quantization_config")
     for name, tensor in read.state_dict().items():
         assert torch.equal(plain.state_dict()[name], tensor), name
+
+
+def test_the_conversion_has_a_process_of_its_own(monkeypatch, tmp_path):
+    """Its memory would stay with the app."""
+    monkeypatch.setattr(embedded, "_write_plain", shutil.copyfile)
+    embedded._convert_gguf(Path("/proc/self/stat"), tmp_path / "stat")
+    assert int((tmp_path / "stat").read_text().split()[0]) != os.getpid()
+    with pytest.raises(FileNotFoundError):  # what goes wrong there is known here
+        embedded._convert_gguf(tmp_path / "missing", tmp_path / "copy")

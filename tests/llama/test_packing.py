@@ -96,10 +96,10 @@ def test_a_packed_layer_computes_as_before_and_keeps_no_second_copy(monkeypatch,
 @pytest.mark.skipif(len(PACKED) < 2, reason="one order alone in this torch")
 @pytest.mark.parametrize(
     ("seconds", "found"),
-    [(0.5, ONEDNN), (0.9, ONEDNN), (0.97, MKL), (1.1, MKL)],
-    ids=["0.5", "0.9", "0.97", "1.1"],
+    [(0.5, ONEDNN), (0.97, ONEDNN), (1.03, MKL), (2, MKL)],
+    ids=["0.5", "0.97", "1.03", "2"],
 )
-def test_the_faster_order_is_taken_and_the_second_only_if_it_clearly_is(monkeypatch, seconds, found):
+def test_the_faster_order_is_taken(monkeypatch, seconds, found):
     """A trial beside other work takes longer, now and then: the shortest ones count."""
     taken, threads = iter(range(1000)), torch.get_num_threads()
 
