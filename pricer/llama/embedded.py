@@ -12,8 +12,9 @@ import os
 import shutil
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -59,9 +60,8 @@ def prepare_embedded_base(cache: Path) -> Path | None:
             if not final.is_dir():  # else another process was first, with the same result
                 raise
     except Exception as error:  # tokenizers and safetensors have errors of their own for a full disk
-        reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0][:200]
         raise SetupError(
-            f"The embedded base could not be written to {cache} ({reason}): it needs 600 MB "
+            f"The embedded base could not be written to {cache} ({_reason(error)}): it needs 600 MB "
             "there; free some space, or set PRICER_CACHE to another folder."
         ) from error
     finally:
@@ -75,8 +75,35 @@ def prepare_embedded_base(cache: Path) -> Path | None:
 
 def _convert_gguf(source: Path, target: Path) -> None:
     """In a process of its own: what it takes, over a gigabyte, would stay in one that goes on with the model."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as aside:
-        aside.submit(_write_plain, source, target).result()
+    fresh = multiprocessing.get_context("spawn")
+    hears, tells = fresh.Pipe(duplex=False)
+    process = fresh.Process(target=_tell, args=(tells, _write_plain, source, target), daemon=True)
+    process.start()
+    tells.close()
+    try:
+        problem = hears.recv()
+    except EOFError:
+        problem = "the process that prepares it was stopped"
+    finally:
+        process.terminate()  # it is done, or nobody waits for it
+        process.join()
+    if problem:
+        raise OSError(problem)
+
+
+def _tell(tells: Connection, convert: Callable[[Path, Path], None], source: Path, target: Path) -> None:
+    """Convert, and send what went wrong, or nothing. (An executor's process would outlive an app that is killed.)"""
+    problem = ""
+    try:
+        convert(source, target)
+    except (Exception, KeyboardInterrupt) as error:  # Ctrl-C reaches the app as well
+        problem = _reason(error)
+    with suppress(BrokenPipeError):  # the app was killed meanwhile
+        tells.send(problem)
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
 def _write_plain(source: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
 """The embedded base, prepared once: two processes at once, a kill in the middle, a full disk."""
 
 import errno
+import multiprocessing
 import os
 import shutil
 import signal
@@ -255,5 +256,12 @@ def test_the_conversion_has_a_process_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setattr(embedded, "_write_plain", shutil.copyfile)
     embedded._convert_gguf(Path("/proc/self/stat"), tmp_path / "stat")
     assert int((tmp_path / "stat").read_text().split()[0]) != os.getpid()
-    with pytest.raises(FileNotFoundError):  # what goes wrong there is known here
+    with pytest.raises(OSError, match="^No such file or directory$"):  # what goes wrong there is known here
         embedded._convert_gguf(tmp_path / "missing", tmp_path / "copy")
+    assert multiprocessing.active_children() == []
+
+
+def test_a_conversion_whose_process_ends_early(monkeypatch):
+    monkeypatch.setattr(embedded, "_write_plain", os.execv)
+    with pytest.raises(OSError, match="was stopped"):
+        embedded._convert_gguf(shutil.which("false"), ["false"])
