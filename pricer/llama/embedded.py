@@ -84,9 +84,7 @@ def _convert_gguf(source: Path, target: Path) -> None:
         problem = hears.recv()
     except EOFError:
         problem = "the process that prepares it was stopped"
-    finally:
-        process.terminate()  # it is done, or nobody waits for it
-        process.join()
+    process.join()
     if problem:
         raise OSError(problem)
 
