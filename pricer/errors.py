@@ -1,4 +1,4 @@
-"""The two errors that are written for users: one clear sentence each, saying what to do."""
+"""The two errors that are written for users: one clear sentence each, saying what to do; and how others are told of."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ class InputError(PricerError):
 
 class SetupError(PricerError):
     """The installation or its settings cannot be used (no adapter, no access, wrong base)."""
+
+
+def reason(error: BaseException) -> str:
+    """What a library's error says, in one line of 200 characters at most, to stand inside a sentence of ours."""
+    return getattr(error, "strerror", None) or str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
 def report(error: PricerError | OSError) -> int:

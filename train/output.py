@@ -27,7 +27,7 @@ import yaml
 from safetensors import SafetensorError
 from transformers import LlamaForCausalLM
 
-from pricer.errors import SetupError
+from pricer.errors import SetupError, reason
 from pricer.price.prior import PRIOR_FILE, PricePrior
 from pricer.settings import ModelRef
 from train.card import model_card
@@ -108,11 +108,10 @@ def whole_or_a_sentence(out: Path | str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0][:200]
         if not isinstance(error, OSError) and not any(sign in str(error) for sign in _WRITING):
             raise
         raise SetupError(
-            f"Training stopped, {out} cannot be written ({reason}): free some space, and the same command goes on from "
+            f"Training stopped, {out} cannot be written ({reason(error)}): free some space, and the same command goes on from "
             "the last checkpoint."
         ) from error
 

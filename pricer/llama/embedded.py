@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from pricer.errors import SetupError
+from pricer.errors import SetupError, reason
 from pricer.settings import PROFILES, Settings
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def prepare_embedded_base(cache: Path) -> Path | None:
                 raise
     except Exception as error:  # tokenizers and safetensors have errors of their own for a full disk
         raise SetupError(
-            f"The embedded base could not be written to {cache} ({_reason(error)}): it needs 600 MB "
+            f"The embedded base could not be written to {cache} ({reason(error)}): it needs 600 MB "
             "there; free some space, or set PRICER_CACHE to another folder."
         ) from error
     finally:
@@ -95,13 +95,9 @@ def _tell(tells: Connection, convert: Callable[[Path, Path], None], source: Path
     try:
         convert(source, target)
     except (Exception, KeyboardInterrupt) as error:  # Ctrl-C reaches the app as well
-        problem = _reason(error)
+        problem = reason(error)
     with suppress(BrokenPipeError):  # the app was killed meanwhile
         tells.send(problem)
-
-
-def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
 def _write_plain(source: Path, target: Path) -> None:
